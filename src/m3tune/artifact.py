@@ -1,0 +1,118 @@
+"""Stage directories: written beside, renamed when whole, skipped when nothing they depend on has changed.
+
+A stage's key is its name, its config and the fingerprints of its inputs. `manifest.json` inside the directory holds the
+key, so a directory says by itself what it was made from, and a directory without a manifest is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from m3tune.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+_RECORDED_PACKAGES = ("m3tune", "torch", "transformers", "accelerate", "tokenizers", "ir-measures", "bm25s")
+
+
+def fingerprint(value: Any) -> str:
+    """A short content hash of any JSON-like value."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    versions = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, whole or not at all."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that a stage wrote."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError("this file is missing", where=path, fix="is this the directory of a finished run?") from None
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"broken JSON ({error})", where=path, fix="delete the directory and run again") from None
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """What a stage's result depends on."""
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal name, config and inputs."""
+        return fingerprint({"stage": self.stage, "config": self.config, "inputs": self.inputs})
+
+
+def is_complete(directory: Path, key: StageKey) -> bool:
+    """Whether `directory` holds the finished result of exactly this stage, config and inputs."""
+    manifest = directory / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("fingerprint") == key.fingerprint
+
+
+@contextlib.contextmanager
+def writing(directory: Path, key: StageKey, *, keep_partial: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Write a stage: yields (a directory beside the final one, a dict of counts for the manifest); renames at the end.
+
+    With `keep_partial` what an interrupted attempt left is kept and handed out again, for stages that can resume; it is
+    thrown away when it was begun with another key.
+    """
+    partial = directory.with_name(directory.name + ".partial")
+    begun = partial / "begun.json"
+    resumable = keep_partial and begun.is_file() and read_json(begun).get("fingerprint") == key.fingerprint
+    if partial.exists() and not resumable:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(begun, {"fingerprint": key.fingerprint})
+    counts: dict[str, Any] = {}
+    start = time.monotonic()
+    try:
+        yield partial, counts
+    except BaseException:
+        if not keep_partial:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    begun.unlink()
+    write_json(
+        partial / MANIFEST,
+        {
+            "stage": key.stage,
+            "fingerprint": key.fingerprint,
+            "config": dict(key.config),
+            "inputs": dict(key.inputs),
+            "counts": counts,
+            "versions": installed_versions(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(time.monotonic() - start, 2),
+        },
+    )
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.rename(directory)

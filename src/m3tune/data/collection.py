@@ -1,0 +1,97 @@
+"""The Collection: the only place that holds text. Everything later speaks of queries and passages by id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from m3tune.errors import DataError
+from m3tune.types import Judgment, Negative, Passage, Qrels, Query
+
+
+def text_hash(text: str) -> str:
+    """A content hash of a text, used as id where the data brings none and to find exact duplicates."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Queries, passages and what is known about their pairs.
+
+    `splits` holds the splits that the data itself brings (name -> query ids), empty where it brings none.
+    Raises DataError when a judgment or negative names an unknown id.
+    """
+
+    queries: Mapping[str, Query]
+    passages: Mapping[str, Passage]
+    judgments: tuple[Judgment, ...]
+    negatives: tuple[Negative, ...] = ()
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for pair in (*self.judgments, *self.negatives):
+            if pair.query_id not in self.queries:
+                raise DataError(f"a judgment names the unknown query {pair.query_id!r}", fix="add the query or drop the row")
+            if pair.passage_id not in self.passages:
+                raise DataError(
+                    f"query {pair.query_id!r} refers to the unknown passage {pair.passage_id!r}",
+                    fix="add the passage to the corpus or drop the row",
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A content hash over every text, pair and split, in order."""
+        digest = hashlib.sha256()
+        parts: tuple[Iterable[object], ...] = (
+            ((q.id, q.text, q.prompt) for q in self.queries.values()),
+            ((p.id, p.title, p.text) for p in self.passages.values()),
+            self.judgments,
+            self.negatives,
+            self.splits.items(),
+        )
+        for part in parts:
+            digest.update(b"\x1e")
+            for record in part:
+                digest.update(repr(record).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def grades(self) -> Qrels:
+        """Every judgment as query id -> passage id -> grade; of repeated judgments the highest grade holds."""
+        grades: dict[str, dict[str, int]] = defaultdict(dict)
+        for query_id, passage_id, grade, _ in self.judgments:
+            grades[query_id][passage_id] = max(grade, grades[query_id].get(passage_id, grade))
+        return dict(grades)
+
+    def qrels(self, query_ids: Iterable[str]) -> Qrels:
+        """The judgments of the given queries."""
+        return {query_id: self.grades[query_id] for query_id in query_ids if query_id in self.grades}
+
+    @cached_property
+    def positives(self) -> Mapping[str, tuple[str, ...]]:
+        """Query id -> ids of its relevant passages (grade above zero), in the order of the data."""
+        positives = {q: tuple(p for p, grade in graded.items() if grade > 0) for q, graded in self.grades.items()}
+        return {q: passage_ids for q, passage_ids in positives.items() if passage_ids}
+
+    @cached_property
+    def given_negatives(self) -> Mapping[str, tuple[str, ...]]:
+        """Query id -> ids of the passages given as its negatives, in the order of the data, each once."""
+        by_query: dict[str, dict[str, None]] = defaultdict(dict)
+        for pair in self.negatives:
+            by_query[pair.query_id][pair.passage_id] = None
+        return {query_id: tuple(passage_ids) for query_id, passage_ids in by_query.items()}
+
+    @cached_property
+    def canonical_passage(self) -> Mapping[str, str]:
+        """Passage id -> the first passage id with the very same text, so that copies count as one."""
+        first: dict[str, str] = {}
+        return {p.id: first.setdefault(text_hash(p.full_text), p.id) for p in self.passages.values()}
+
+    @cached_property
+    def canonical_query(self) -> Mapping[str, str]:
+        """Query id -> the first query id with the very same prompt and text."""
+        first: dict[str, str] = {}
+        return {q.id: first.setdefault(text_hash(f"{q.prompt}\x1f{q.text}"), q.id) for q in self.queries.values()}

@@ -1,0 +1,189 @@
+"""A run's recipe: TOML in, one frozen config per stage out. An unknown key is an error that names the nearest known one.
+
+Every key a recipe may hold stands in this file, with its unit and its default. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from m3tune.errors import RecipeError, existing_path, nearest
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Config):
+    """Where the data is and how it is divided."""
+
+    path: str = Field(description="A BEIR folder, a LlamaIndex JSON file or a FlagEmbedding JSONL file or folder.")
+    format: Literal["auto", "beir", "llamaindex", "flagembedding"] = Field(
+        "auto", description="How to read it; auto looks at the files and says what it took them for."
+    )
+    dev: Share = Field(0.15, description="Share of the training queries kept to choose the checkpoint, if none is given.")
+    test: Share = Field(0.2, description="Share of all queries kept for the verdict, where the data brings no test split.")
+    max_dev_queries: int = Field(400, ge=1, description="At most this many development queries.")
+    dev_depth: int = Field(
+        20, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the split.")
+
+
+class ModelConfig(_Config):
+    """The encoder and how its vectors are made. What is left out is taken from the model's own folder."""
+
+    path: str = Field(description="A folder, a Hub id, or package:NAME/FOLDER for a model inside a Python package.")
+    pooling: Literal["cls", "mean", "last"] | None = Field(None, description="Which token states make the vector.")
+    normalize: bool | None = Field(None, description="Whether vectors have length one.")
+    query_prompt: str | None = Field(None, description="Text put before every query.")
+    passage_prompt: str | None = Field(None, description="Text put before every passage.")
+    query_max_tokens: int | None = Field(None, ge=4, description="Longer queries are cut, special tokens included.")
+    passage_max_tokens: int | None = Field(None, ge=4, description="Longer passages are cut, special tokens included.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+
+class TrainConfig(_Config):
+    """How the encoder is tuned."""
+
+    epochs: float = Field(3, gt=0, description="Passes over the training queries.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps instead.")
+    batch_queries: int = Field(32, ge=1, description="Queries a step; their passages are each other's negatives.")
+    positives_per_query: int = Field(
+        1, ge=0, description="Positives a query brings to a batch, taken in turn over the epochs; 0 means all."
+    )
+    negatives_per_query: int = Field(0, ge=0, description="Hard negatives a query brings to a batch, at most.")
+    in_batch_negatives: bool = Field(True, description="Whether other queries' passages are negatives.")
+    temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
+    learning_rate: float = Field(2e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field("linear")
+    warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay, not on biases and norms.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the encoder while it trains.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 where a short measurement finds it faster, else float32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
+    evaluations: int = Field(4, ge=1, description="Evaluations on development data, evenly over the run.")
+    patience: int | None = Field(None, ge=1, description="Stop after this many evaluations without a better one.")
+    logging_steps: int = Field(5, ge=1, description="Optimizer steps between two lines of the training log.")
+    report_to: tuple[str, ...] = Field((), description='Loggers of transformers, e.g. ["tensorboard", "wandb"].')
+    deepspeed: str | None = Field(None, description="A DeepSpeed JSON config, as transformers.Trainer takes it.")
+    fsdp: str | None = Field(None, description='FSDP options, e.g. "full_shard auto_wrap".')
+    fsdp_config: str | None = Field(None, description="An FSDP JSON config, as transformers.Trainer takes it.")
+    seed: int = Field(0, ge=0, description="Seed of the order of examples and of the choice of positives and negatives.")
+
+
+class EvaluateConfig(_Config):
+    """How models are measured and compared."""
+
+    metrics: tuple[str, ...] = Field(
+        ("nDCG@10", "RR@10", "AP@100", "Success@1", "Recall@10", "Recall@100"), description="ir-measures' names."
+    )
+    main_metric: str = Field("nDCG@10", description="The metric that chooses the checkpoint and decides the verdict.")
+    depth: int = Field(100, ge=1, description="Passages kept for each query.")
+    bm25: bool = Field(True, description="Whether BM25 is measured as a baseline.")
+    no_worse_margin: float = Field(0.01, ge=0, description="A loss of the main metric below this counts as none.")
+    resamples: int = Field(10_000, ge=100, description="Bootstrap and randomisation resamples.")
+    seed: int = Field(0, ge=0, description="Seed of the resamples.")
+
+
+class Recipe(_Config):
+    """Everything one `m3tune run` needs to know."""
+
+    output: str = Field("runs/m3tune", description="The run directory.")
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe at `path` with each `section.key=value` of `overrides` laid over it.
+
+    Relative `data.path`, `model.path` and `output` are relative to the current folder. Raises RecipeError.
+    """
+    file = existing_path(path, "the recipe")
+    if file.is_dir():
+        raise RecipeError("this is a folder, not a recipe", where=file, fix="name the .toml file")
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"not valid TOML: {error}", where=file, fix="strings need quotes; see recipes/") from None
+    return build_recipe(tables, overrides, where=str(file))
+
+
+def build_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:
+    """A checked recipe from parsed TOML tables and `section.key=value` overrides. Raises RecipeError."""
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    for override in overrides:
+        _lay_over(merged, override)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(item) for item in error.errors()), where=where) from None
+
+
+def _lay_over(tables: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into `tables`; the value is TOML, or a bare string."""
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise RecipeError(f"{override!r} has no '='", where="--set", fix="write --set train.learning_rate=1e-5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = dotted.strip().split(".")
+    table = tables
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"{section!r} is a value, not a table", where=f"--set {override}")
+    table[key] = value
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One line for a person from one pydantic error."""
+    location = [str(part) for part in error["loc"]]
+    name = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        owner: type[BaseModel] = Recipe
+        for part in location[:-1]:
+            inner = owner.model_fields[part].annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                owner = inner
+        close = nearest(location[-1], owner.model_fields)
+        hint = f"did you mean {close!r}?" if close else f"known keys: {', '.join(owner.model_fields)}"
+        return f"unknown key {name!r}; {hint}"
+    if error["type"] == "missing":
+        return f"{name!r} is missing"
+    return f"{name} = {error['input']!r}: {error['msg'].lower()}"
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
+    lines = [f"output = {_toml_value(recipe.output)}"]
+    for section in ("data", "model", "train", "evaluate"):
+        lines += ["", f"[{section}]"]
+        values = getattr(recipe, section).model_dump()
+        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,94 @@
+"""The nouns. Small frozen records that name texts by id; the text itself lives in the `Collection` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""query id -> passage id -> grade. A grade above zero is relevant; zero is judged and not relevant."""
+
+Side = Literal["query", "passage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question. `prompt` is an instruction of this query's own, as some FlagEmbedding rows carry."""
+
+    id: str
+    text: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One unit of retrieval."""
+
+    id: str
+    text: str
+    title: str = ""
+
+    @property
+    def full_text(self) -> str:
+        """What the encoder reads: title and text joined by one space, as BEIR does."""
+        return f"{self.title} {self.text}" if self.title else self.text
+
+
+class Judgment(NamedTuple):
+    """How relevant a passage is to a query; `score` is a teacher's, where the data brings one."""
+
+    query_id: str
+    passage_id: str
+    grade: int = 1
+    score: float | None = None
+
+
+class Negative(NamedTuple):
+    """A passage given or mined as not relevant to a query, and where it comes from."""
+
+    query_id: str
+    passage_id: str
+    source: str = "given"
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which queries train, which choose (development) and which judge (test). Query ids; no id is in two of them."""
+
+    train: tuple[str, ...]
+    dev: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+class Example(NamedTuple):
+    """What one query brings to a batch: its positives and hard negatives, by passage id."""
+
+    query_id: str
+    positive_ids: tuple[str, ...]
+    negative_ids: tuple[str, ...] = ()
+
+
+class Hit(NamedTuple):
+    """One line of a ranking, best first."""
+
+    passage_id: str
+    score: float
+
+
+Run = Mapping[str, list[Hit]]
+"""query id -> ranked passages. A query without results is present with an empty list, or absent; both count as zero."""
+
+Severity = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check returns: a stable code, how bad it is, where, what, and how to mend it."""
+
+    code: str
+    severity: Severity
+    where: str
+    what: str
+    fix: str
