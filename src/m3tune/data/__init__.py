@@ -1,0 +1,1 @@
+"""Files in: every usual format read into one Collection, and split without leaks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,12 +33,12 @@ class Collection:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for pair in (*self.judgments, *self.negatives):
-            if pair.query_id not in self.queries:
-                raise DataError(f"a judgment names the unknown query {pair.query_id!r}", fix="add the query or drop the row")
-            if pair.passage_id not in self.passages:
+        for query_id, passage_id, *_ in itertools.chain[Judgment | Negative](self.judgments, self.negatives):
+            if query_id not in self.queries:
+                raise DataError(f"a pair names the unknown query {query_id!r}", fix="add the query or drop the row")
+            if passage_id not in self.passages:
                 raise DataError(
-                    f"query {pair.query_id!r} refers to the unknown passage {pair.passage_id!r}",
+                    f"query {query_id!r} refers to the unknown passage {passage_id!r}",
                     fix="add the passage to the corpus or drop the row",
                 )
 

@@ -1,0 +1,1 @@
+"""Runs to metrics, metrics to a verdict."""

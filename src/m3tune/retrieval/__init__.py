@@ -1,0 +1,1 @@
+"""Vectors and rankings: the inference loop, exact search, BM25."""

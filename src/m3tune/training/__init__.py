@@ -1,0 +1,1 @@
+"""Batches by id, losses of scores, and the Trainer around them."""

@@ -1,0 +1,129 @@
+"""The BEIR layout: corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain or `.gz`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from m3tune.data.collection import Collection
+from m3tune.data.files import excerpt, find_file, missing_key, open_text, read_json_lines, string_at
+from m3tune.errors import DataError
+from m3tune.types import Judgment, Passage, Query
+
+LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain or .gz"
+_SPLIT_OF_FILE = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+_HEADER = ["query-id", "corpus-id", "score"]
+# Nine digits fit every integer type that a grade is stored in; ".0" is what pandas writes.
+_GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
+_Record = TypeVar("_Record", Query, Passage)
+
+
+def read_beir(folder: Path) -> Collection:
+    """The collection in a BEIR folder, with its splits; queries without a judgment are kept.
+
+    Raises DataError with file and line: a missing file, an id with two texts, an unknown id, a score that is none.
+    """
+    queries: dict[str, Query] = {}
+    for row, where in _rows(folder, "queries.jsonl"):
+        _add(queries, Query(_id(row, where), string_at(row, "text", where)), where)
+    passages: dict[str, Passage] = {}
+    for row, where in _rows(folder, "corpus.jsonl"):
+        title = "" if row.get("title") is None else string_at(row, "title", where)
+        _add(passages, Passage(_id(row, where), string_at(row, "text", where), title), where)
+
+    judgments: list[Judgment] = []
+    splits: dict[str, tuple[str, ...]] = {}
+    for split, file in _qrels_files(folder).items():
+        judged = list(_judgments(file, queries, passages))
+        judgments += judged
+        splits[split] = tuple(dict.fromkeys(judgment.query_id for judgment in judged))
+    return Collection(queries, passages, tuple(judgments), splits=splits)
+
+
+def _rows(folder: Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each row of a JSON lines file of the folder, and where it stands."""
+    file = find_file(folder, name)
+    if file is None:
+        raise DataError(f"{name} is missing", where=folder, fix=LAYOUT)
+    for number, row in read_json_lines(file):
+        yield row, f"{file}:{number}"
+
+
+def _id(row: Mapping[str, Any], where: str) -> str:
+    """The row's `_id`; a whole number counts as its digits, which is what the qrels hold."""
+    if "_id" not in row:
+        raise missing_key(row, "_id", where)
+    if isinstance(row["_id"], int) and not isinstance(row["_id"], bool):
+        return str(row["_id"])
+    return string_at(row, "_id", where)
+
+
+def _add(known: dict[str, _Record], record: _Record, where: str) -> None:
+    first = known.setdefault(record.id, record)
+    if first != record:
+        raise DataError(
+            f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
+            where=where,
+            fix="give every text an id of its own",
+        )
+
+
+def _qrels_files(folder: Path) -> dict[str, Path]:
+    """Split name -> its file, in the order train, dev, test."""
+    qrels = folder / "qrels"
+    files = sorted(path for path in qrels.iterdir() if not path.name.startswith(".")) if qrels.is_dir() else []
+    if not files:
+        raise DataError("qrels/ is missing or empty", where=folder, fix=LAYOUT)
+    found: dict[str, Path] = {}
+    for file in files:
+        name, _, extension = file.name.partition(".")
+        split = _SPLIT_OF_FILE.get(name)
+        if split is None or extension not in ("tsv", "tsv.gz"):
+            raise DataError(
+                f"{file.name!r} is not the name of a split",
+                where=file,
+                fix=f"name it {', '.join(_SPLIT_OF_FILE)} with .tsv or .tsv.gz, or move it away",
+            )
+        if split in found:
+            raise DataError(
+                f"{found[split].name} and {file.name} are both the {split} split", where=qrels, fix="keep one of them"
+            )
+        found[split] = file
+    return {split: found[split] for split in ("train", "dev", "test") if split in found}
+
+
+def _judgments(file: Path, queries: Mapping[str, Query], passages: Mapping[str, Passage]) -> Iterator[Judgment]:
+    with open_text(file) as lines:
+        for number, line in enumerate(lines, 1):
+            fields = line.rstrip("\n").split("\t")
+            is_header = number == 1 and [field.strip().lower().replace("_", "-") for field in fields] == _HEADER
+            if is_header or not line.strip():
+                continue
+            where = f"{file}:{number}"
+            if len(fields) != len(_HEADER):
+                raise DataError(
+                    f"{len(fields)} tab-separated columns and not 3: {excerpt(line.strip())}",
+                    where=where,
+                    fix="write query id, passage id and score, with a tab between them",
+                )
+            query_id, passage_id, score = fields
+            for kind, name, known in (("query", query_id, queries), ("passage", passage_id, passages)):
+                if name not in known:
+                    raise DataError(
+                        f"the {kind} {excerpt(name)} is unknown",
+                        where=where,
+                        fix=f"add it to {'queries' if kind == 'query' else 'corpus'}.jsonl or drop this line",
+                    )
+            yield Judgment(query_id, passage_id, _grade(score, where))
+
+
+def _grade(score: str, where: str) -> int:
+    if not _GRADE.fullmatch(score.strip()):
+        raise DataError(
+            f"the score {excerpt(score)} is not a whole number",
+            where=where,
+            fix="write 1 for relevant, 0 for judged and not relevant, or a higher grade",
+        )
+    return int(score.strip().partition(".")[0])

@@ -1,0 +1,80 @@
+"""What this machine is good at: the device, the precision that is really faster on it, and the allocator's habits."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import time
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_WORTHWHILE_SPEEDUP = 1.3
+
+
+def pick_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def pick_precision(wanted: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: as asked for, or for "auto" bfloat16 where it is measurably faster than float32."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if _cpu_bfloat16_speedup() > _WORTHWHILE_SPEEDUP else torch.float32
+    return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype`, everything that needs it in float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+@functools.cache
+def _cpu_bfloat16_speedup() -> float:
+    """float32 time over bfloat16 time of a product the size of a small encoder's. Takes a few hundredths of a second.
+
+    Measured rather than read off the processor's name: emulated bfloat16 is far slower than float32.
+    """
+    return _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
+
+
+def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
+    a = torch.ones(512, 512, dtype=dtype)
+    b = torch.ones(512, 1024, dtype=dtype)
+    a @ b
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Tell glibc not to return large freed blocks to the kernel; True where that worked.
+
+    By default every tensor above 32 MiB is mapped afresh and its pages are zeroed again at each step.
+    """
+    if platform.system() != "Linux":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return False
+    mmap_max, trim_threshold, top_pad = -4, -1, -2
+    never_map = libc.mallopt(mmap_max, 0)
+    never_trim = libc.mallopt(trim_threshold, 2**31 - 1)
+    grow_by = libc.mallopt(top_pad, 64 * 2**20)
+    return bool(never_map and never_trim and grow_by)

@@ -1,0 +1,140 @@
+"""Attention over a packed row: each token sees the tokens of its own text and no other.
+
+    T tokens of the row, H attention heads, E dimension of one head, n texts of L tokens in a run
+
+Registered with transformers under `PACKED`, so Hugging Face's own encoder code runs on packed rows. Which kernel:
+
+* CUDA, half precision: one variable-length flash kernel over the whole row;
+* CPU, bfloat16 without dropout: `blocked_attention`, because torch's fused CPU kernel is slow there (see docs/log.md);
+* elsewhere: torch's scaled dot product attention, run by run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from m3tune.errors import ModelError
+from m3tune.model.packing import LengthRun
+
+PACKED = "m3tune_packed"
+
+_BLOCK_BYTES = 2 * 2**20  # scores of one block stay in the processor's cache
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packed_runs: Sequence[LengthRun] = (),
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention signature. query, key, value: (1, H, T, E); returns ((1, T, H, E), None).
+
+    Raises ModelError for a sliding window that is shorter than a text.
+    """
+    if sliding_window is not None and any(run.length > sliding_window // 2 for run in packed_runs):
+        raise ModelError(
+            "this encoder attends within a sliding window, which packed rows do not support for texts this long",
+            fix=f"set model.passage_max_tokens to at most {sliding_window // 2}",
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.is_cuda and query.dtype != torch.float32 and dropout == 0:
+        return _varlen_attention(query, key, value, packed_runs, scale), None
+    blocked = query.device.type == "cpu" and query.dtype == torch.bfloat16 and dropout == 0
+    outputs = []
+    for q, k, v in zip(*(_split_runs(x, packed_runs) for x in (query, key, value)), strict=True):
+        if blocked:
+            out = blocked_attention(q, k, v, scale)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * L, H, E)
+    return torch.cat(outputs).unsqueeze(0), None
+
+
+def _split_runs(x: Tensor, runs: Sequence[LengthRun]) -> list[Tensor]:
+    """(1, H, T, E) -> a view (n, H, L, E) for each run.
+
+    One split, not a slice a run: the gradient of a slice is as large as the whole row.
+    """
+    parts = x[0].split([run.count * run.length for run in runs], dim=1)
+    return [part.unflatten(1, (run.count, run.length)).transpose(0, 1) for part, run in zip(parts, runs, strict=True)]
+
+
+def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[LengthRun], scale: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    lengths = [run.length for run in runs for _ in range(run.count)]
+    ends = torch.tensor([0, *lengths]).cumsum(0).to(query.device, torch.int32, non_blocking=True)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, E)
+    longest = max(lengths)
+    return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale).unsqueeze(0)
+
+
+def blocked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """softmax(query key' * scale) value for (n, H, L, E) tensors, in blocks of texts that fit the cache.
+
+    Probabilities are recomputed in the backward pass (Chen et al., 2016), so memory does not grow with L squared.
+    """
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        return _BlockedAttention.apply(query, key, value, scale)
+    return _blocked_forward(query, key, value, scale)
+
+
+def _blocks(query: Tensor) -> list[slice]:
+    n, heads, length, _ = query.shape
+    texts = max(1, _BLOCK_BYTES // (heads * length * length * query.element_size()))
+    return [slice(i, i + texts) for i in range(0, n, texts)]
+
+
+def _probabilities(scaled_query: Tensor, key: Tensor) -> Tensor:
+    return torch.softmax(torch.matmul(scaled_query, key.transpose(2, 3)), dim=-1)
+
+
+def _token_major(like: Tensor) -> Tensor:
+    """An empty (n, H, L, E) tensor that lies in memory as (n, L, H, E), the layout of the layers around attention."""
+    n, heads, length, dim = like.shape
+    return torch.empty(n, length, heads, dim, dtype=like.dtype, device=like.device).transpose(1, 2)
+
+
+def _blocked_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    out = _token_major(query)
+    for block in _blocks(query):
+        out[block] = torch.matmul(_probabilities(query[block] * scale, key[block]), value[block])
+    return out
+
+
+class _BlockedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.scale = scale
+        return _blocked_forward(query, key, value, scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """d softmax(s) = p * (dp - sum(p * dp)), with p recomputed block by block."""
+        query, key, value = ctx.saved_tensors
+        grad_query, grad_key, grad_value = _token_major(query), _token_major(key), _token_major(value)
+        for block in _blocks(query):
+            scaled_query, k, g = query[block] * ctx.scale, key[block], grad[block]
+            p = _probabilities(scaled_query, k)
+            grad_value[block] = torch.matmul(p.transpose(2, 3), g)
+            grad_p = torch.matmul(g, value[block].transpose(2, 3))
+            grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+            grad_query[block] = torch.matmul(grad_scores, k) * ctx.scale
+            grad_key[block] = torch.matmul(grad_scores.transpose(2, 3), scaled_query)
+        return grad_query, grad_key, grad_value, None
+
+
+AttentionInterface.register(PACKED, packed_attention)

@@ -1,0 +1,155 @@
+"""Hugging Face encoders, loaded to run on packed rows, and refused with a reason where they cannot."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from m3tune.errors import ModelError
+from m3tune.model.attention import PACKED
+from m3tune.model.packing import Packed, pack
+
+_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
+_SELF_CHECK_TOLERANCE = 1e-3
+
+
+def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The encoder in `folder`, in float32 and evaluation mode, verified to give the same states packed as alone.
+
+    Raises ModelError where weights are missing or the architecture cannot run packed.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError("no config.json, so this is not a model folder", where=folder, fix="check model.path")
+    if not any(any(folder.glob(pattern)) for pattern in _WEIGHT_FILES):
+        raise ModelError(
+            "the folder has no weights (model.safetensors or pytorch_model.bin)",
+            where=folder,
+            fix="download or save the model again; an interrupted download leaves only the configuration",
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with quiet_transformers():
+            backbone, loading = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                attn_implementation=PACKED,
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"transformers cannot load this encoder: {reason}", where=folder, fix=_SUPPORTED) from None
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"broken weights: {reason}", where=folder, fix="download or save the model again") from None
+    _check_nothing_is_random(loading["missing_keys"], folder)
+    _freeze_pooler(backbone)
+    backbone.eval()
+    _check_runs_packed(backbone, folder)
+    return backbone
+
+
+_SUPPORTED = "m3tune runs encoders in the manner of BERT, RoBERTa and XLM-R (BGE-M3, E5, GTE, MiniLM, ...)"
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in `folder`. Raises ModelError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, use_fast=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"no tokenizer: {reason}", where=folder, fix="the folder needs tokenizer.json or the model's vocabulary file"
+        ) from None
+    if not tokenizer.is_fast:
+        raise ModelError("only a slow tokenizer is there", where=folder, fix="save the model with its tokenizer.json")
+    return tokenizer
+
+
+def position_offset(backbone: PreTrainedModel) -> int:
+    """The position id of a text's first token: RoBERTa and its children count from the padding index + 1."""
+    embeddings = getattr(backbone, "embeddings", None)
+    if hasattr(embeddings, "create_position_ids_from_input_ids"):
+        return int(embeddings.padding_idx) + 1
+    return 0
+
+
+def longest_text_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest text this encoder can take."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(backbone.config, "max_position_embeddings", None)
+    if positions:
+        limits.append(positions - position_offset(backbone))
+    return int(min(limits))
+
+
+def run_packed(backbone: PreTrainedModel, packed: Packed) -> Tensor:
+    """Last hidden states of a packed row: (T, D)."""
+    output = backbone(
+        input_ids=packed.input_ids[None],
+        position_ids=packed.positions[None] + position_offset(backbone),
+        packed_runs=packed.runs,
+    )
+    return output.last_hidden_state[0]
+
+
+@contextlib.contextmanager
+def quiet_transformers():  # noqa: ANN201
+    """No progress bars or load reports of transformers' own; what matters of them is raised by us."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def _check_nothing_is_random(missing: set[str], folder: Path) -> None:
+    missing = {key for key in missing if not key.startswith("pooler.") and not key.endswith("position_ids")}
+    if missing:
+        raise ModelError(
+            f"{len(missing)} weights are missing, for instance {sorted(missing)[0]!r}; they would be random",
+            where=folder,
+            fix="is this the whole model, and of the architecture its config.json names?",
+        )
+
+
+def _freeze_pooler(backbone: nn.Module) -> None:
+    """BERT's tanh pooler feeds no head of ours; it is kept for whoever loads the folder, and gets no gradient."""
+    pooler = getattr(backbone, "pooler", None)
+    if isinstance(pooler, nn.Module):
+        pooler.requires_grad_(False)
+
+
+@torch.no_grad()
+def _check_runs_packed(backbone: PreTrainedModel, folder: Path) -> None:
+    """Compare a small packed row with each of its texts alone, where transformers makes its own positions."""
+    generator = np.random.default_rng(0)
+    usable = min(backbone.config.vocab_size, 1000)
+    texts = [generator.integers(min(5, usable - 1), usable, size=length) for length in (7, 3, 5, 3)]
+    try:
+        packed = pack(texts)
+        states = run_packed(backbone, packed)
+        if states.shape[0] != packed.num_tokens:
+            raise TypeError("the states do not match the tokens")
+        for text, slot in zip(texts, packed.slots.tolist(), strict=True):
+            start = int(packed.starts[slot])
+            alone_run = pack([text])
+            alone = backbone(input_ids=alone_run.input_ids[None], packed_runs=alone_run.runs).last_hidden_state[0]
+            if not torch.allclose(states[start : start + len(text)], alone, atol=_SELF_CHECK_TOLERANCE):
+                raise TypeError("texts in one row influence one another")
+    except (TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise ModelError(
+            f"{type(backbone).__name__} cannot run on rows without padding ({str(error).splitlines()[0]})",
+            where=folder,
+            fix=_SUPPORTED,
+        ) from None

@@ -1,0 +1,275 @@
+"""The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
+
+    prepare -> measure_base -> tune -> measure_tuned -> judge -> deliver -> report
+
+Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
+
+    recipe.toml   the resolved recipe
+    data/         the collection and the split
+    base/         the untuned encoder on the test queries; base/dev on the development corpus
+    bm25/         the baseline without a model
+    train/        the log, the best checkpoint (train/model) and how it was chosen (selection.json)
+    tuned/        the chosen encoder on the test queries
+    verdict.json  the contract for programs; comparison.json has every metric
+    model/        what is delivered: loads in m3tune, sentence-transformers and transformers
+    report.html   the same for people
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m3tune import __version__
+from m3tune.artifact import StageKey, is_complete, read_json, write_json, writing
+from m3tune.data.collection import Collection
+from m3tune.data.read import read_collection
+from m3tune.data.split import split_queries
+from m3tune.data.store import load_collection, save_collection
+from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
+from m3tune.evaluation.measure import DevCorpus, dev_corpus, measure_bm25, measure_encoder
+from m3tune.evaluation.metrics import mean, parse_metrics
+from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
+from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
+from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
+from m3tune.report.html import write_report
+from m3tune.training.train import train
+from m3tune.types import Split
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data stage's result."""
+
+    collection: Collection
+    split: Split
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """verdict.json: whether the tuned model is better, and what was delivered."""
+
+    metric: str
+    base: float
+    tuned: float
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+    queries: int
+    verdict: str
+    delivered: str
+    checkpoint: int
+
+
+def silent(_: str) -> None:
+    """The `say` of a caller who wants to hear nothing."""
+
+
+def run(recipe: Recipe, say: Say = silent) -> Verdict:
+    """Every stage of `recipe`, skipping what is up to date and going on with what was cut off."""
+    parse_metrics((*recipe.evaluate.metrics, recipe.evaluate.main_metric))
+    folder = Path(recipe.output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    prepared = prepare(folder, recipe, say)
+    measure_base(folder, recipe, prepared, say)
+    tune(folder, recipe, prepared, say)
+    measure_tuned(folder, recipe, prepared, say)
+    result = judge(folder, recipe, prepared)
+    deliver(folder, recipe, result)
+    write_report(folder)
+    return result
+
+
+def prepare(folder: Path, recipe: Recipe, say: Say = silent) -> Prepared:
+    """Read the data and split its queries."""
+    collection, why = read_collection(recipe.data.path, recipe.data.format)
+    say(why)
+    key = StageKey("data", recipe.data.model_dump(), {"data": collection.fingerprint, "m3tune": __version__})
+    if not is_complete(folder / "data", key):
+        split, split_counts = split_queries(collection, recipe.data)
+        with writing(folder / "data", key) as (partial, counts):
+            save_collection(collection, partial)
+            write_json(partial / "split.json", asdict(split))
+            counts |= split_counts | {"passages": len(collection.passages), "judgments": len(collection.judgments)}
+    split = Split(**{side: tuple(ids) for side, ids in read_json(folder / "data" / "split.json").items()})
+    say(f"{len(collection.passages):,} passages; queries: {len(split.train):,} train, {len(split.dev):,} dev, "
+        f"{len(split.test):,} test")  # fmt: skip
+    return Prepared(collection, split, key.fingerprint)
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """The data stage of a finished run."""
+    split = Split(**{side: tuple(ids) for side, ids in read_json(folder / "data" / "split.json").items()})
+    manifest = read_json(folder / "data" / "manifest.json")
+    return Prepared(load_collection(folder / "data"), split, manifest["fingerprint"])
+
+
+def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
+    """The untuned encoder, and BM25, on test queries; and the development corpus that training is watched on."""
+    key = _model_key("base", recipe, prepared, recipe.model)
+    if is_complete(folder / "base", key):
+        return
+    collection, split = prepared.collection, prepared.split
+    bm25 = measure_bm25(collection, {"test": split.test, "dev": split.dev}, recipe.evaluate)
+    if recipe.evaluate.bm25:
+        bm25_key = StageKey("bm25", recipe.evaluate.model_dump(), {"data": prepared.fingerprint})
+        with writing(folder / "bm25", bm25_key) as (partial, _):
+            save_evaluations(partial, [bm25["test"]])
+    encoder, why = load_encoder(recipe.model)
+    say(f"{recipe.model.path}: {why}")
+    with writing(folder / "base", key) as (partial, counts):
+        measured = measure_encoder(
+            encoder, "base", collection, list(collection.passages), {"test": split.test, "dev": split.dev},
+            recipe.evaluate, recipe.train.precision,
+        )  # fmt: skip
+        corpus = dev_corpus(collection, split.dev, (measured.evaluations["dev"], bm25["dev"]), recipe.data.dev_depth)
+        save_evaluations(partial, [measured.evaluations["test"]])
+        save_evaluations(partial / "dev", [measured.on_subset("dev", split.dev, corpus)])
+        write_json(partial / "dev_corpus.json", list(corpus))
+        write_json(partial / "settings.json", asdict(encoder.settings))
+        counts |= measured.counts | {"dev_passages": len(corpus)}
+
+
+def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
+    """Train, choose the checkpoint on development data, and save it."""
+    config = {"train": recipe.train.model_dump(), "metric": recipe.evaluate.main_metric}
+    key = _model_key("train", recipe, prepared, recipe.model, config)
+    if is_complete(folder / "train", key):
+        return
+    metric = recipe.evaluate.main_metric
+    base_metric = mean(load_evaluations(folder / "base" / "dev")[0].per_query)[metric]
+    corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
+    encoder, _ = load_encoder(recipe.model)
+
+    def evaluate_dev(current: Any) -> Mapping[str, float]:
+        measured = measure_encoder(
+            current, "dev", prepared.collection, corpus, {"dev": prepared.split.dev}, recipe.evaluate,
+            recipe.train.precision,
+        )  # fmt: skip
+        return mean(measured.evaluations["dev"].per_query)
+
+    with writing(folder / "train", key, keep_partial=True) as (partial, counts):
+        result = train(
+            encoder, prepared.collection, prepared.split.train, recipe.train, metric, evaluate_dev, partial, say
+        )
+        save_encoder(encoder, partial / "model")
+        chosen = "tuned" if result.best_metric > base_metric else "base"
+        selection = {"chosen": chosen, "metric": metric, "base": base_metric, "tuned": result.best_metric}
+        write_json(partial / "selection.json", selection | {"checkpoint": result.best_step, "steps": result.steps})
+        counts |= result.counts
+    say(f"dev {metric}: base {base_metric:.4f}, best checkpoint (step {result.best_step}) {result.best_metric:.4f}")
+
+
+def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
+    """What development data chose, measured once on the test queries; the base is not measured twice."""
+    selection = read_json(folder / "train" / "selection.json")
+    inputs = {"train": read_json(folder / "train" / "manifest.json")["fingerprint"]}
+    key = StageKey("tuned", {"evaluate": recipe.evaluate.model_dump()}, inputs)
+    if is_complete(folder / "tuned", key):
+        return
+    with writing(folder / "tuned", key) as (partial, counts):
+        if selection["chosen"] == "base":
+            say("no checkpoint beat the base on development data")
+            save_evaluations(partial, load_evaluations(folder / "base"))
+            return
+        encoder, _ = load_encoder(ModelConfig(path=str(folder.resolve() / "train" / "model")))
+        passages = list(prepared.collection.passages)
+        measured = measure_encoder(
+            encoder, "tuned", prepared.collection, passages, {"test": prepared.split.test}, recipe.evaluate,
+            recipe.train.precision,
+        )  # fmt: skip
+        save_evaluations(partial, [measured.evaluations["test"]])
+        counts |= measured.counts
+
+
+def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
+    """Compare the chosen model with the base and say what follows; writes comparison.json and verdict.json."""
+    selection = read_json(folder / "train" / "selection.json")
+    base, tuned = load_evaluations(folder / "base")[0], load_evaluations(folder / "tuned")[0]
+    comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate)
+    word = verdict(comparison, recipe.evaluate.no_worse_margin)
+    delivered = "base" if selection["chosen"] == "base" or word == "worse" else "tuned"
+    main = comparison.main
+    result = Verdict(
+        metric=main.metric,
+        base=round(main.base, 6),
+        tuned=round(main.tuned, 6),
+        difference=round(main.difference, 6),
+        ci95=(round(main.ci95[0], 6), round(main.ci95[1], 6)),
+        p_value=main.p_value,
+        queries=main.queries,
+        verdict=word,
+        delivered=delivered,
+        checkpoint=selection["checkpoint"],
+    )
+    write_json(folder / "comparison.json", [asdict(item) for item in comparison.metrics])
+    write_json(folder / "verdict.json", asdict(result))
+    return result
+
+
+def compare_evaluations(
+    base: Evaluation, tuned: Evaluation, collection: Collection, config: EvaluateConfig
+) -> Comparison:
+    """Two evaluations over the same queries of `collection`, clustered by shared relevant passages."""
+    qrels = collection.qrels(next(iter(base.per_query.values())))
+    return compare(base.per_query, tuned.per_query, document_groups(qrels, collection.canonical_passage), config)
+
+
+def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:
+    """Put the delivered model into model/."""
+    inputs = {"train": read_json(folder / "train" / "manifest.json")["fingerprint"], "delivered": result.delivered}
+    key = StageKey("model", {}, inputs)
+    if is_complete(folder / "model", key):
+        return
+    source = recipe.model
+    if result.delivered == "tuned":
+        source = ModelConfig(path=str(folder.resolve() / "train" / "model"))
+    encoder, _ = load_encoder(source)
+    with writing(folder / "model", key) as (partial, _):
+        save_encoder(encoder, partial)
+
+
+def evaluate(
+    model: ModelConfig,
+    collection: Collection,
+    query_ids: Sequence[str],
+    config: EvaluateConfig,
+    folder: Path,
+    name: str,
+    say: Say = silent,
+) -> list[Evaluation]:
+    """One model, and BM25 where `config` says so, over any collection; saved to `folder` and `folder`/bm25."""
+    key = StageKey(
+        "evaluate",
+        {"evaluate": config.model_dump(), "model": model.model_dump(), "queries": list(query_ids)},
+        {"data": collection.fingerprint, "model": model_fingerprint(model), "m3tune": __version__},
+    )
+    if not is_complete(folder, key):
+        encoder, why = load_encoder(model)
+        say(f"{model.path}: {why}")
+        with writing(folder, key) as (partial, counts):
+            measured = measure_encoder(
+                encoder, name, collection, list(collection.passages), {"all": query_ids}, config, "auto"
+            )
+            save_evaluations(partial, [measured.evaluations["all"]])
+            if config.bm25:
+                save_evaluations(partial / "bm25", [measure_bm25(collection, {"all": query_ids}, config)["all"]])
+            counts |= measured.counts
+    evaluations = load_evaluations(folder)
+    return [*evaluations, *load_evaluations(folder / "bm25")] if config.bm25 else evaluations
+
+
+def _model_key(
+    stage: str, recipe: Recipe, prepared: Prepared, model: ModelConfig, config: Mapping[str, Any] | None = None
+) -> StageKey:
+    return StageKey(
+        stage,
+        {"model": model.model_dump(), **(config or {"evaluate": recipe.evaluate.model_dump()})},
+        {"data": prepared.fingerprint, "model": model_fingerprint(model), "m3tune": __version__},
+    )

@@ -1,0 +1,63 @@
+"""Progress of long work. Library functions report it through `track`; the command line decides that it is shown.
+
+A library user sees nothing unless the calls are wrapped in `shown()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Advance(Protocol):
+    """Reports that `amount` more is done; `note` is shown at the end of the line."""
+
+    def __call__(self, amount: float, note: str = "") -> None:
+        """Report."""
+
+
+_bars: ContextVar[Progress | None] = ContextVar("bars", default=None)
+
+
+@contextlib.contextmanager
+def shown(console: Console) -> Iterator[None]:
+    """Show a bar, with the time left, for every `track` inside."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4, transient=not console.is_terminal) as bars:
+        token = _bars.set(bars)
+        try:
+            yield
+        finally:
+            _bars.reset(token)
+
+
+@contextlib.contextmanager
+def track(label: str, total: float, done: float = 0) -> Iterator[Advance]:
+    """A bar for `total` units of work of which `done` are done already; yields the function that advances it."""
+    bars = _bars.get()
+    if bars is None:
+        yield _ignore
+        return
+    task: TaskID = bars.add_task(label, total=total, completed=done, note="")
+
+    def advance(amount: float, note: str = "") -> None:
+        bars.update(task, advance=amount, **({"note": note} if note else {}))
+
+    yield advance
+
+
+def _ignore(amount: float, note: str = "") -> None:
+    pass

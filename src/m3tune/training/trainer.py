@@ -1,0 +1,214 @@
+"""transformers' Trainer around our batch, our encoder and our loss. The loop, checkpoints and resume are its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from m3tune.errors import TrainingError
+from m3tune.model.encoder import Encoder
+from m3tune.progress import Advance
+from m3tune.recipe import TrainConfig
+from m3tune.scoring import dense_scores
+from m3tune.training.batches import EpochBatches, EpochLoader, Examples, TrainBatch
+from m3tune.training.losses import contrastive
+
+LOG_FILE = "log.jsonl"
+
+DevEvaluation = Callable[[Encoder], Mapping[str, float]]
+"""The encoder as it is now -> metrics on development data. Handed in, so that the trainer knows no text and no metric."""
+
+
+class RetrievalTrainer(Trainer):
+    """Trains an Encoder with the contrastive loss."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        arguments: TrainingArguments,
+        config: TrainConfig,
+        examples: Examples,
+        collate: Callable[..., TrainBatch],
+        evaluate_dev: DevEvaluation,
+        advance: Advance,
+    ) -> None:
+        self.config = config
+        self.examples = examples
+        self.collate = collate
+        self.evaluate_dev = evaluate_dev
+        self._tokens = 0
+        self._since = time.monotonic()
+        callbacks: list[TrainerCallback] = [LogToFile(Path(arguments.output_dir)), FiniteGradients(), ShowProgress(advance)]
+        if config.patience is not None:
+            callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.patience))
+        # The Trainer insists on an evaluation set; `evaluate` below does not read it.
+        super().__init__(encoder, arguments, train_dataset=examples, eval_dataset=examples, callbacks=callbacks)
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Whole batches in the epoch's order."""
+        batches = EpochBatches(len(self.examples), self.config)
+        return EpochLoader(self.examples, batch_sampler=batches, collate_fn=self.collate)
+
+    def compute_loss(self, model: torch.nn.Module, inputs: TrainBatch, *_: Any, **__: Any) -> Tensor:
+        """The loss of one batch. Raises TrainingError, before anything is updated, where it is not finite."""
+        dense = model(inputs.packed).dense
+        scores = dense_scores(dense[: inputs.num_queries], dense[inputs.num_queries :])
+        loss = contrastive(scores, inputs.positive, inputs.negative, self.config.temperature)
+        if not torch.isfinite(loss):
+            raise _not_finite("loss", self.state.global_step, self.config)
+        self._tokens += inputs.packed.num_tokens
+        return loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Development metrics under the names the Trainer expects."""
+        metrics = {f"eval_{name}": value for name, value in self.evaluate_dev(self.model).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._restart_clock()
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the real tokens a second since the last line of training."""
+        if "loss" in logs:
+            logs["tokens_per_s"] = round(self._tokens / max(time.monotonic() - self._since, 1e-9), 1)
+            self._restart_clock()
+        super().log(logs, start_time)
+
+    def _restart_clock(self) -> None:
+        self._tokens, self._since = 0, time.monotonic()
+
+    def _prepare_inputs(self, inputs: TrainBatch) -> TrainBatch:  # type: ignore[override]
+        return inputs.to(self.args.device)
+
+    def floating_point_ops(self, inputs: TrainBatch) -> int:  # type: ignore[override]
+        """Not counted; the speed in the log is of real tokens."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
+        """The loss is a mean over the batch already."""
+
+
+def training_arguments(
+    config: TrainConfig, output: Path, num_queries: int, main_metric: str, precision: torch.dtype, device: torch.device
+) -> TrainingArguments:
+    """What the recipe says, in the Trainer's words."""
+    batches = math.ceil(num_queries / config.batch_queries)
+    total_steps = config.max_steps or math.ceil(config.epochs * batches)
+    every = math.ceil(total_steps / config.evaluations)
+    return TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=config.batch_queries,
+        max_steps=total_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=math.ceil(config.warmup * total_steps),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=precision == torch.bfloat16,
+        fp16=precision == torch.float16,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"eval_{main_metric}",
+        greater_is_better=True,
+        logging_steps=config.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=list(config.report_to),
+        deepspeed=config.deepspeed,
+        fsdp=config.fsdp,
+        fsdp_config=config.fsdp_config,
+        seed=config.seed,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+
+
+class LogToFile(TrainerCallback):
+    """Every log line as one JSON line of `log.jsonl`; a resumed run goes on from the lines of its checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / LOG_FILE
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep what the checkpoint knows, drop what came after it."""
+        self.file.write_text("".join(json.dumps(line) + "\n" for line in state.log_history))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Append the newest line."""
+        with self.file.open("a") as file:
+            file.write(json.dumps(state.log_history[-1]) + "\n")
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops before an update that would make the weights not a number."""
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
+    ) -> None:
+        """A norm that is not finite has spread to every gradient by now, so one of them tells."""
+        if args.fp16:
+            return  # the gradient scaler skips such steps itself
+        gradient = next(p.grad for p in model.parameters() if p.grad is not None)
+        if not torch.isfinite(gradient).all():
+            raise _not_finite("gradient", state.global_step, None)
+
+
+class ShowProgress(TrainerCallback):
+    """One unit of the bar a step, with loss, learning rate, speed and the last development metric beside it."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+        self.parts: dict[str, str] = {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Advance."""
+        self.advance(1)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
+    ) -> None:
+        """Change the note."""
+        if "loss" in logs:
+            self.parts["loss"] = f"loss {logs['loss']:.3f}"
+            self.parts["rate"] = f"lr {logs['learning_rate']:.1e}"
+            self.parts["speed"] = f"{logs['tokens_per_s']:,.0f} tokens/s"
+        metric = (args.metric_for_best_model or "").removeprefix("eval_")
+        if f"eval_{metric}" in logs:
+            self.parts["dev"] = f"dev {metric} {logs[f'eval_{metric}']:.4f}"
+        self.advance(0, note=" | ".join(self.parts.values()))
+
+
+def _not_finite(what: str, step: int, config: TrainConfig | None) -> TrainingError:
+    rate = f" (it is {config.learning_rate:g})" if config else ""
+    return TrainingError(
+        f"the {what} of step {step + 1} is not finite; nothing was updated with it",
+        where="train",
+        fix=f"lower train.learning_rate{rate} or raise train.warmup; with float16 set train.precision to bfloat16 or "
+        "float32; and run `m3tune check` on the data",
+    )
