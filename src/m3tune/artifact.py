@@ -1,7 +1,7 @@
 """Stage directories: written beside, renamed when whole, skipped when nothing they depend on has changed.
 
 A stage's key is its name, its config and the fingerprints of its inputs. `manifest.json` inside the directory holds the
-key, so a directory says by itself what it was made from, and a directory without a manifest is never taken for a whole one.
+key, so a directory says by itself what it was made from; one without a manifest is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError("this file is missing", where=path, fix="is this the directory of a finished run?") from None
+        raise ArtifactError(
+            "this file is missing", where=path, fix="is this the directory of a finished run?"
+        ) from None
     except json.JSONDecodeError as error:
         raise ArtifactError(f"broken JSON ({error})", where=path, fix="delete the directory and run again") from None
 

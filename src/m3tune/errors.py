@@ -72,5 +72,7 @@ def existing_path(path: str | Path, what: str) -> Path:
     raise DataError(
         f"{what} does not exist",
         where=given,
-        fix=f"did you mean {ancestor / close}?" if close else f"check the path; {ancestor} is the last part that exists",
+        fix=f"did you mean {ancestor / close}?"
+        if close
+        else f"check the path; {ancestor} is the last part that exists",
     )

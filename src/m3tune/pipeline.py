@@ -17,6 +17,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
         save_evaluations(partial / "dev", [measured.on_subset("dev", split.dev, corpus)])
         write_json(partial / "dev_corpus.json", list(corpus))
         write_json(partial / "settings.json", asdict(encoder.settings))
-        counts |= measured.counts | {"dev_passages": len(corpus)}
+        counts |= {**measured.counts, "dev_passages": len(corpus)}
 
 
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
@@ -163,6 +164,8 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
         selection = {"chosen": chosen, "metric": metric, "base": base_metric, "tuned": result.best_metric}
         write_json(partial / "selection.json", selection | {"checkpoint": result.best_step, "steps": result.steps})
         counts |= result.counts
+        for checkpoint in partial.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
     say(f"dev {metric}: base {base_metric:.4f}, best checkpoint (step {result.best_step}) {result.best_metric:.4f}")
 
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 class Advance(Protocol):
     """Reports that `amount` more is done; `note` is shown at the end of the line."""
 
-    def __call__(self, amount: float, note: str = "") -> None:
+    def __call__(self, amount: int, note: str = "") -> None:
         """Report."""
 
 
@@ -45,7 +45,7 @@ def shown(console: Console) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def track(label: str, total: float, done: float = 0) -> Iterator[Advance]:
+def track(label: str, total: int, done: int = 0) -> Iterator[Advance]:
     """A bar for `total` units of work of which `done` are done already; yields the function that advances it."""
     bars = _bars.get()
     if bars is None:
@@ -53,11 +53,13 @@ def track(label: str, total: float, done: float = 0) -> Iterator[Advance]:
         return
     task: TaskID = bars.add_task(label, total=total, completed=done, note="")
 
-    def advance(amount: float, note: str = "") -> None:
-        bars.update(task, advance=amount, **({"note": note} if note else {}))
+    def advance(amount: int, note: str = "") -> None:
+        bars.update(task, advance=amount)
+        if note:
+            bars.update(task, note=note)
 
     yield advance
 
 
-def _ignore(amount: float, note: str = "") -> None:
+def _ignore(amount: int, note: str = "") -> None:
     pass

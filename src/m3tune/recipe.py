@@ -1,4 +1,4 @@
-"""A run's recipe: TOML in, one frozen config per stage out. An unknown key is an error that names the nearest known one.
+"""A run's recipe: TOML in, one frozen config per stage out. An unknown key is an error that names the nearest one.
 
 Every key a recipe may hold stands in this file, with its unit and its default. Nothing here imports torch.
 """
@@ -28,8 +28,12 @@ class DataConfig(_Config):
     format: Literal["auto", "beir", "llamaindex", "flagembedding"] = Field(
         "auto", description="How to read it; auto looks at the files and says what it took them for."
     )
-    dev: Share = Field(0.15, description="Share of the training queries kept to choose the checkpoint, if none is given.")
-    test: Share = Field(0.2, description="Share of all queries kept for the verdict, where the data brings no test split.")
+    dev: Share = Field(
+        0.15, description="Share of the training queries kept to choose the checkpoint, if none is given."
+    )
+    test: Share = Field(
+        0.2, description="Share of all queries kept for the verdict, where the data brings no test split."
+    )
     max_dev_queries: int = Field(400, ge=1, description="At most this many development queries.")
     dev_depth: int = Field(
         20, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
@@ -79,7 +83,9 @@ class TrainConfig(_Config):
     deepspeed: str | None = Field(None, description="A DeepSpeed JSON config, as transformers.Trainer takes it.")
     fsdp: str | None = Field(None, description='FSDP options, e.g. "full_shard auto_wrap".')
     fsdp_config: str | None = Field(None, description="An FSDP JSON config, as transformers.Trainer takes it.")
-    seed: int = Field(0, ge=0, description="Seed of the order of examples and of the choice of positives and negatives.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the order of examples and of the choice of positives and negatives."
+    )
 
 
 class EvaluateConfig(_Config):

@@ -1,6 +1,6 @@
 """Scores of queries against passages: pure functions of tensors.
 
-    Q queries, P passages, D dimension
+Q queries, P passages, D dimension
 """
 
 from __future__ import annotations

@@ -58,6 +58,20 @@ def split_queries(collection: Collection, config: DataConfig) -> tuple[Split, di
     return Split(train, dev, test), counts
 
 
+def queries_of(collection: Collection, split: str) -> tuple[str, ...]:
+    """The queries with a relevant passage in a split that the data brings, or in `all` of it. Raises DataError."""
+    if split != "all" and split not in collection.splits:
+        fix = (
+            f"it brings {listed(collection.splits)}" if collection.splits else "it brings no splits; leave --split out"
+        )
+        raise DataError(f"the data has no split {split!r}", where="--split", fix=fix)
+    members = collection.queries if split == "all" else collection.splits[split]
+    judged = tuple(query_id for query_id in members if query_id in collection.positives)
+    if not judged:
+        raise DataError("no query has a relevant passage", where=f"split {split}", fix="add judgments")
+    return judged
+
+
 def _given_sides(collection: Collection, judged: list[str]) -> tuple[_Sides, dict[str, int]]:
     """The splits of the data with each query in one of them at most; without a train split, train is all the rest."""
     for name in collection.splits:

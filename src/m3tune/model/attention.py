@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -39,14 +39,14 @@ def packed_attention(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature. query, key, value: (1, H, T, E); returns ((1, T, H, E), None).
+    """Transformers' attention signature. query, key, value: (1, H, T, E); returns ((1, T, H, E), None).
 
     Raises ModelError for a sliding window that is shorter than a text.
     """
-    if sliding_window is not None and any(run.length > sliding_window // 2 for run in packed_runs):
+    if sliding_window is not None and any(run.length > sliding_window for run in packed_runs):
         raise ModelError(
             "this encoder attends within a sliding window, which packed rows do not support for texts this long",
-            fix=f"set model.passage_max_tokens to at most {sliding_window // 2}",
+            fix=f"set model.passage_max_tokens to at most {sliding_window}",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.is_cuda and query.dtype != torch.float32 and dropout == 0:
@@ -78,7 +78,8 @@ def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[
     ends = torch.tensor([0, *lengths]).cumsum(0).to(query.device, torch.int32, non_blocking=True)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, E)
     longest = max(lengths)
-    return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale).unsqueeze(0)
+    attended: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale)  # type: ignore[assignment]
+    return attended.unsqueeze(0)
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -123,7 +124,7 @@ class _BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """d softmax(s) = p * (dp - sum(p * dp)), with p recomputed block by block."""
+        """D softmax(s) = p * (dp - sum(p * dp)), with p recomputed block by block."""
         query, key, value = ctx.saved_tensors
         grad_query, grad_key, grad_value = _token_major(query), _token_major(key), _token_major(value)
         for block in _blocks(query):

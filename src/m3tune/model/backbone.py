@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"no tokenizer: {reason}", where=folder, fix="the folder needs tokenizer.json or the model's vocabulary file"
+            f"no tokenizer: {reason}",
+            where=folder,
+            fix="the folder needs tokenizer.json or the model's vocabulary file",
         ) from None
     if not tokenizer.is_fast:
         raise ModelError("only a slow tokenizer is there", where=folder, fix="save the model with its tokenizer.json")
@@ -76,9 +79,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 def position_offset(backbone: PreTrainedModel) -> int:
     """The position id of a text's first token: RoBERTa and its children count from the padding index + 1."""
     embeddings = getattr(backbone, "embeddings", None)
-    if hasattr(embeddings, "create_position_ids_from_input_ids"):
-        return int(embeddings.padding_idx) + 1
-    return 0
+    counts_from_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
+    return int(backbone.config.pad_token_id) + 1 if counts_from_padding else 0
 
 
 def longest_text_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -101,7 +103,7 @@ def run_packed(backbone: PreTrainedModel, packed: Packed) -> Tensor:
 
 
 @contextlib.contextmanager
-def quiet_transformers():  # noqa: ANN201
+def quiet_transformers() -> Iterator[None]:
     """No progress bars or load reports of transformers' own; what matters of them is raised by us."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -130,24 +132,30 @@ def _freeze_pooler(backbone: nn.Module) -> None:
         pooler.requires_grad_(False)
 
 
+@quiet_transformers()
 @torch.no_grad()
 def _check_runs_packed(backbone: PreTrainedModel, folder: Path) -> None:
-    """Compare a small packed row with each of its texts alone, where transformers makes its own positions."""
+    """Compare a small packed row with each of its texts alone, under transformers' own positions, mask and attention.
+
+    Its own attention, because a decoder's causal mask, say, does not reach ours, packed or alone.
+    """
     generator = np.random.default_rng(0)
-    usable = min(backbone.config.vocab_size, 1000)
-    texts = [generator.integers(min(5, usable - 1), usable, size=length) for length in (7, 3, 5, 3)]
     try:
+        usable = min(backbone.config.vocab_size, 1000)
+        texts = [generator.integers(min(5, usable - 1), usable, size=length) for length in (7, 3, 5, 3)]
         packed = pack(texts)
         states = run_packed(backbone, packed)
         if states.shape[0] != packed.num_tokens:
             raise TypeError("the states do not match the tokens")
-        for text, slot in zip(texts, packed.slots.tolist(), strict=True):
-            start = int(packed.starts[slot])
-            alone_run = pack([text])
-            alone = backbone(input_ids=alone_run.input_ids[None], packed_runs=alone_run.runs).last_hidden_state[0]
-            if not torch.allclose(states[start : start + len(text)], alone, atol=_SELF_CHECK_TOLERANCE):
-                raise TypeError("texts in one row influence one another")
-    except (TypeError, AttributeError, RuntimeError, IndexError) as error:
+        backbone.set_attn_implementation("eager")
+        alone = [backbone(input_ids=torch.from_numpy(text)[None]).last_hidden_state[0] for text in texts]
+        backbone.set_attn_implementation(PACKED)
+        for expected, start, length in zip(
+            alone, packed.starts[packed.slots].tolist(), packed.lengths[packed.slots].tolist(), strict=True
+        ):
+            if not torch.allclose(states[start : start + length], expected, atol=_SELF_CHECK_TOLERANCE):
+                raise TypeError("a text in a row with others gets other states than alone")
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         raise ModelError(
             f"{type(backbone).__name__} cannot run on rows without padding ({str(error).splitlines()[0]})",
             where=folder,

@@ -1,6 +1,6 @@
 """The one forward pass, used by training, evaluation and search alike.
 
-    N texts, T packed tokens, D dimension
+N texts, T packed tokens, D dimension
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,7 +26,9 @@ class Embeddings(NamedTuple):
 class Encoder(nn.Module):
     """A Hugging Face encoder with the settings that turn its token states into vectors."""
 
-    def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EncoderSettings) -> None:
+    def __init__(
+        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EncoderSettings
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -72,4 +74,4 @@ def set_dropout(encoder: Encoder, probability: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = probability
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = probability
+            setattr(module, "attention_dropout", probability)  # noqa: B010

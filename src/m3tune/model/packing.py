@@ -8,16 +8,16 @@ Texts lie sorted by length, so that texts of one length form a *run* that attent
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-class LengthRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LengthRun:
     """`count` texts of `length` tokens each, the first token at `start` of the packed row."""
 
     start: int
@@ -46,8 +46,8 @@ class Packed:
 
     def to(self, device: torch.device | str) -> Packed:
         """The same row on another device; runs stay Python numbers."""
-        tensors = (self.input_ids, self.positions, self.starts, self.lengths, self.slots)
-        return Packed(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.runs)
+        names = ("input_ids", "positions", "starts", "lengths", "slots")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
     def text_of_token(self) -> Tensor:
         """(T,) int64: the slot each token belongs to."""

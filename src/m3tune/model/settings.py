@@ -1,4 +1,4 @@
-"""How an encoder's token states become vectors: stored beside the weights, so that training, evaluation and serving agree.
+"""How token states become vectors: stored beside the weights, so that training, evaluation and serving agree.
 
 Three layouts are read: m3tune's own `m3tune.json`, a sentence-transformers folder (`modules.json`), and a plain Hugging
 Face folder, where BAAI/bge-m3's (recognised by `colbert_linear.pt`) means CLS pooling and anything else mean pooling.
@@ -101,7 +101,9 @@ def _read_sentence_transformers(folder: Path, longest_tokens: int) -> EncoderSet
                 fix="use a model made of Transformer, Pooling and Normalize",
             )
     if pooling is None:
-        raise ModelError("no Pooling module", where=folder / "modules.json", fix='add one, or set model.pooling = "mean"')
+        raise ModelError(
+            "no Pooling module", where=folder / "modules.json", fix='add one, or set model.pooling = "mean"'
+        )
     limits = folder / "sentence_bert_config.json"
     max_tokens = (_read(limits).get("max_seq_length") if limits.is_file() else None) or longest_tokens
     extra = folder / "config_sentence_transformers.json"

@@ -1,6 +1,6 @@
 """Exact search: every query against every passage, in float32, block by block.
 
-    Q queries, P passages, D dimension, K results
+Q queries, P passages, D dimension, K results
 """
 
 from __future__ import annotations

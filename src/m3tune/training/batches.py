@@ -1,15 +1,14 @@
 """From examples to batches, by id: who is in which batch, and what is known about each pair in it.
 
-    examples -> EpochBatches (which queries, which of their positives and negatives) -> collate -> TrainBatch
+examples -> EpochBatches (which queries, which of their positives and negatives) -> collate -> TrainBatch
 
-    Q queries of the batch, P distinct passages of the batch
+Q queries of the batch, P distinct passages of the batch
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +30,8 @@ def make_examples(collection: Collection, query_ids: Sequence[str]) -> list[Exam
     ]
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """What the batch sampler asks the dataset for: one example as it looks in one epoch."""
 
     index: int

@@ -1,12 +1,12 @@
 """Losses: pure functions of scores.
 
-    Q queries, P passages of the batch (each passage stands once, whoever brought it)
+Q queries, P passages of the batch (each passage stands once, whoever brought it)
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 

@@ -67,7 +67,9 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
     if state.best_metric is None or state.best_global_step is None:
-        raise TrainingError("training ended without one development evaluation", where="train", fix="raise train.epochs")
+        raise TrainingError(
+            "training ended without one development evaluation", where="train", fix="raise train.epochs"
+        )
     encoder.eval()
     return TrainingResult(
         best_step=state.best_global_step,

@@ -33,7 +33,7 @@ from m3tune.training.losses import contrastive
 LOG_FILE = "log.jsonl"
 
 DevEvaluation = Callable[[Encoder], Mapping[str, float]]
-"""The encoder as it is now -> metrics on development data. Handed in, so that the trainer knows no text and no metric."""
+"""The encoder as it is now -> development metrics. Handed in, so that the trainer knows no text and no metric."""
 
 
 class RetrievalTrainer(Trainer):
@@ -49,13 +49,18 @@ class RetrievalTrainer(Trainer):
         evaluate_dev: DevEvaluation,
         advance: Advance,
     ) -> None:
+        self.encoder = encoder
         self.config = config
         self.examples = examples
         self.collate = collate
         self.evaluate_dev = evaluate_dev
         self._tokens = 0
         self._since = time.monotonic()
-        callbacks: list[TrainerCallback] = [LogToFile(Path(arguments.output_dir)), FiniteGradients(), ShowProgress(advance)]
+        callbacks: list[TrainerCallback] = [
+            LogToFile(Path(str(arguments.output_dir))),
+            FiniteGradients(),
+            ShowProgress(advance),
+        ]
         if config.patience is not None:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.patience))
         # The Trainer insists on an evaluation set; `evaluate` below does not read it.
@@ -67,7 +72,9 @@ class RetrievalTrainer(Trainer):
         batches = EpochBatches(len(self.examples), self.config)
         return EpochLoader(self.examples, batch_sampler=batches, collate_fn=self.collate)
 
-    def compute_loss(self, model: torch.nn.Module, inputs: TrainBatch, *_: Any, **__: Any) -> Tensor:
+    def compute_loss(  # type: ignore[override]
+        self, model: torch.nn.Module, inputs: TrainBatch, *_: Any, **__: Any
+    ) -> Tensor:
         """The loss of one batch. Raises TrainingError, before anything is updated, where it is not finite."""
         dense = model(inputs.packed).dense
         scores = dense_scores(dense[: inputs.num_queries], dense[inputs.num_queries :])
@@ -79,7 +86,7 @@ class RetrievalTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Development metrics under the names the Trainer expects."""
-        metrics = {f"eval_{name}": value for name, value in self.evaluate_dev(self.model).items()}
+        metrics = {f"eval_{name}": value for name, value in self.evaluate_dev(self.encoder).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._restart_clock()
@@ -168,7 +175,7 @@ class LogToFile(TrainerCallback):
 class FiniteGradients(TrainerCallback):
     """Stops before an update that would make the weights not a number."""
 
-    def on_pre_optimizer_step(
+    def on_pre_optimizer_step(  # type: ignore[override]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
     ) -> None:
         """A norm that is not finite has spread to every gradient by now, so one of them tells."""
@@ -190,7 +197,7 @@ class ShowProgress(TrainerCallback):
         """Advance."""
         self.advance(1)
 
-    def on_log(
+    def on_log(  # type: ignore[override]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
         """Change the note."""

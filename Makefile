@@ -1,0 +1,45 @@
+# make demo   the whole job on real data, on a machine with Python 3.11 and nothing else
+# make test   lint, types and tests, as continuous integration runs them
+# make bench  speed against the peers and quality on SciFact; takes about an hour on two cores
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo-installed
+	$(BIN)/m3tune demo
+
+test: $(VENV)/test-installed lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/test-installed
+	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/scifact.py
+
+clean:
+	rm -rf $(VENV) runs
+
+# torch first and by its exact version, so that no other package's open range picks another build.
+$(VENV)/torch-installed: $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "m3tune needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch==2.13.0
+	touch $@
+
+$(VENV)/demo-installed: $(VENV)/torch-installed
+	$(INSTALL) -e '.[demo]'
+	touch $@
+
+$(VENV)/test-installed: $(VENV)/torch-installed
+	$(INSTALL) -e '.[demo,peers,tensorboard,dev]'
+	touch $@

@@ -1,0 +1,152 @@
+"""One training step of 32 (query, passage) pairs: m3tune against sentence-transformers and FlagEmbedding, in one run.
+
+    python benchmarks/train_step.py [--tokens 256] [--repeats 5]
+
+Two lengths of work: every text of exactly --tokens tokens (where packing saves nothing), and SciFact's own lengths up to
+--tokens. Each side runs forward, loss, backward, clipping and an AdamW step on the same texts. "best" is a peer with
+bfloat16 autocast and dropout off, which neither does by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import torch
+
+from m3tune.data.tokens import tokenize
+from m3tune.machine import autocast, keep_freed_memory, pick_device, pick_precision
+from m3tune.model.encoder import set_dropout
+from m3tune.model.packing import pack
+from m3tune.model.weights import load_encoder
+from m3tune.recipe import ModelConfig
+from m3tune.scoring import dense_scores
+from m3tune.training.losses import contrastive
+from peers import interleaved_medians, minilm, print_machine, print_table, scifact, sentence_transformer
+
+PAIRS = 32
+TEMPERATURE = 0.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    print_machine()
+    keep_freed_memory()
+    for title, queries, passages in (
+        (f"every text {arguments.tokens} tokens", *full_length_texts(arguments.tokens)),
+        ("SciFact's pairs", *scifact_pairs()),
+    ):
+        contestants = {
+            "m3tune (as it comes)": ours(queries, passages, arguments.tokens, "auto"),
+            "m3tune (float32)": ours(queries, passages, arguments.tokens, "float32"),
+            "sentence-transformers MNRL (as it comes)": sbert(queries, passages, arguments.tokens, best=False),
+            "sentence-transformers MNRL (best)": sbert(queries, passages, arguments.tokens, best=True),
+            "FlagEmbedding dense (as it comes)": flag(queries, passages, arguments.tokens, best=False),
+            "FlagEmbedding dense (best)": flag(queries, passages, arguments.tokens, best=True),
+        }
+        medians = interleaved_medians(contestants, arguments.repeats)
+        print(f"\n{PAIRS} pairs, {title}, median of {arguments.repeats} steps")
+        print_table(medians, "m3tune (as it comes)", "s/step")
+
+
+def scifact_pairs() -> tuple[list[str], list[str]]:
+    """32 claims and their abstracts."""
+    collection = scifact()
+    query_ids = [q for q in collection.splits["train"] if q in collection.positives][:PAIRS]
+    passages = [collection.passages[collection.positives[q][0]].full_text for q in query_ids]
+    return [collection.queries[q].text for q in query_ids], passages
+
+
+def full_length_texts(tokens: int) -> tuple[list[str], list[str]]:
+    """Texts so long that each is cut to exactly `tokens`."""
+    abstracts = [passage.text for passage in scifact().passages.values()]
+    texts = [" ".join(abstracts[i : i + 8]) for i in range(0, 16 * PAIRS, 8)]
+    return texts[:PAIRS], texts[PAIRS:]
+
+
+def step_of(parameters: Sequence[torch.nn.Parameter], loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """Backward, clipping and update around `loss`."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=2e-5, fused=True)
+
+    def step() -> None:
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def ours(queries: list[str], passages: list[str], tokens: int, precision) -> Callable[[], None]:
+    encoder, _ = load_encoder(ModelConfig(path=minilm()))
+    set_dropout(encoder, 0.0)
+    encoder.train()
+    device = pick_device()
+    dtype = pick_precision(precision, device)
+    table = tokenize([*queries, *passages], encoder.tokenizer, tokens)
+    positive = torch.eye(PAIRS, dtype=torch.bool)
+
+    def loss() -> torch.Tensor:
+        packed = pack([table[i] for i in range(len(table))])
+        with autocast(device, dtype):
+            dense = encoder(packed).dense
+        return contrastive(dense_scores(dense[:PAIRS], dense[PAIRS:]), positive, ~positive, TEMPERATURE)
+
+    return step_of(list(encoder.parameters()), loss)
+
+
+def sbert(queries: list[str], passages: list[str], tokens: int, *, best: bool) -> Callable[[], None]:
+    from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+    model = sentence_transformer(tokens, train=True)
+    if best:
+        turn_dropout_off(model)
+    objective = MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
+    features = [model.preprocess(texts) for texts in (queries, passages)]
+
+    def loss() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=best):
+            return objective([dict(side) for side in features], None)
+
+    return step_of(list(model.parameters()), loss)
+
+
+def flag(queries: list[str], passages: list[str], tokens: int, *, best: bool) -> Callable[[], None]:
+    from FlagEmbedding.finetune.embedder.encoder_only.base.modeling import BiEncoderOnlyEmbedderModel
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    model = BiEncoderOnlyEmbedderModel(
+        AutoModel.from_pretrained(minilm()),
+        tokenizer=tokenizer,
+        temperature=TEMPERATURE,
+        sentence_pooling_method="mean",
+        normalize_embeddings=True,
+        kd_loss_type="kl_div",
+    ).train()
+    if best:
+        turn_dropout_off(model)
+    sides = [
+        tokenizer(texts, truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+        for texts in (queries, passages)
+    ]
+
+    def loss() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=best):
+            return model(queries=sides[0], passages=sides[1]).loss
+
+    return step_of(list(model.parameters()), loss)
+
+
+def turn_dropout_off(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""The command line: parse, call the pipeline, print. No work is done here, and `--help` imports no torch.
+
+Exit codes: 0 fine, 1 findings or a verdict that is not good enough, 2 the user's mistake, 3 a bug, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from m3tune import __version__
+from m3tune.errors import M3TuneError
+
+FINE, NOT_GOOD_ENOUGH, USER_ERROR, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="m3tune",
+    help="Fine-tune BGE-M3-class text encoders on your own data, and prove whether the result is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of text.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay over the recipe, e.g. train.epochs=1.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit(FINE)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/demo"),
+    overrides: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """The whole job on SciFact with a small real encoder: no network, a CPU is enough.
+
+    Example: m3tune demo --set train.epochs=1
+    """
+    from m3tune.recipe import load_recipe
+    from m3tune.starter import DEMO, recipe_file
+
+    built_in = [f"{key}={value}" for key, value in DEMO.items()] + [f"output={output}"]
+    _run(load_recipe(recipe_file("default"), [*built_in, *(overrides or [])]), as_json)
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="Your data: a BEIR folder, LlamaIndex JSON or FlagEmbedding JSONL.")],
+    model: Annotated[str, typer.Option("--model", help="A folder or Hub id.")] = "BAAI/bge-m3",
+    recipe: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.toml"),
+    base: Annotated[str, typer.Option("--from", help="default, llamaindex or flagembedding.")] = "default",
+) -> None:
+    """Write a commented recipe for your files and machine; asks nothing it can see for itself.
+
+    Example: m3tune init questions.json --model BAAI/bge-m3
+    """
+    from m3tune.starter import write_starter
+
+    for line in write_starter(data, model, recipe, base):
+        out.print(line)
+    out.print(f"wrote {recipe}; next: m3tune run {recipe}")
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.")] = Path("recipe.toml"),
+    overrides: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Every stage of a recipe; skips what is up to date and goes on with what was cut off.
+
+    Example: m3tune run recipe.toml --set train.learning_rate=1e-5
+    """
+    from m3tune.recipe import load_recipe
+
+    _run(load_recipe(recipe, overrides or []), as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A folder, a Hub id or package:NAME/FOLDER.")],
+    data: Annotated[str, typer.Argument(help="The data to measure it on.")],
+    split: Annotated[str, typer.Option(help="Which queries: a split that the data brings, or all.")] = "all",
+    output: Annotated[Path, typer.Option("--out", help="Where metrics, runs and per-query results go.")] = Path(
+        "runs/evaluation"
+    ),
+    metrics: Annotated[list[str] | None, typer.Option("--metric", help="ir-measures' name; can be repeated.")] = None,
+    bm25: Annotated[bool, typer.Option(help="Measure BM25 beside it.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure any model on any data, with BM25 beside it.
+
+    Example: m3tune evaluate runs/demo/model package:m3tune/demo/scifact --split test
+    """
+    from m3tune import pipeline
+    from m3tune.data.read import read_collection
+    from m3tune.data.split import queries_of
+    from m3tune.evaluation.metrics import mean, parse_metrics
+    from m3tune.recipe import EvaluateConfig, ModelConfig
+    from m3tune.report.terminal import print_evaluations
+
+    config = EvaluateConfig(bm25=bm25, **({"metrics": tuple(metrics), "main_metric": metrics[0]} if metrics else {}))
+    parse_metrics(config.metrics)
+    collection, why = read_collection(data)
+    say = _say(as_json)
+    say(why)
+    query_ids = queries_of(collection, split)
+    with _progress(as_json):
+        name = Path(model).name
+        evaluations = pipeline.evaluate(ModelConfig(path=model), collection, query_ids, config, output, name, say)
+    if as_json:
+        _print_json({evaluation.name: mean(evaluation.per_query) for evaluation in evaluations})
+    else:
+        print_evaluations(out, evaluations)
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(help="The evaluation directory to compare with.")],
+    tuned: Annotated[Path, typer.Argument(help="The evaluation directory that should be better.")],
+    data: Annotated[str, typer.Option("--data", help="The data both were measured on.")],
+    overrides: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two evaluations query by query: difference, interval, p-value, verdict.
+
+    Example: m3tune compare runs/old runs/new --data questions.json
+    """
+    from dataclasses import asdict
+
+    from m3tune.data.read import read_collection
+    from m3tune.evaluation.compare import verdict
+    from m3tune.evaluation.store import load_evaluations
+    from m3tune.pipeline import compare_evaluations
+    from m3tune.recipe import build_recipe
+    from m3tune.report.terminal import print_comparison
+
+    config = build_recipe({"data": {"path": data}, "model": {"path": "-"}}, overrides or [], where="--set").evaluate
+    collection, _ = read_collection(data)
+    first, second = load_evaluations(base)[0], load_evaluations(tuned)[0]
+    shared = tuple(metric for metric in first.per_query if metric in second.per_query)
+    config = config.model_copy(update={"metrics": shared})
+    comparison = compare_evaluations(first, second, collection, config)
+    word = verdict(comparison, config.no_worse_margin)
+    if as_json:
+        _print_json({"verdict": word, "metrics": [asdict(item) for item in comparison.metrics]})
+    else:
+        print_comparison(out, comparison)
+        out.print(f"verdict: {word}")
+    raise typer.Exit(FINE if word == "better" else NOT_GOOD_ENOUGH)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run directory.")],
+    as_json: Json = False,
+) -> None:
+    """Write the HTML report of a run again, and print its verdict.
+
+    Example: m3tune report runs/demo
+    """
+    from m3tune.artifact import read_json
+    from m3tune.report.html import write_report
+    from m3tune.report.terminal import print_verdict
+
+    file = write_report(run_folder)
+    if as_json:
+        _print_json(read_json(file.with_suffix(".json")))
+    else:
+        print_verdict(out, run_folder)
+
+
+def _run(recipe: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from m3tune import pipeline
+    from m3tune.report.terminal import print_verdict
+
+    with _progress(as_json):
+        result = pipeline.run(recipe, _say(as_json))
+    if as_json:
+        _print_json(asdict(result))
+    else:
+        print_verdict(out, Path(recipe.output).expanduser())
+    raise typer.Exit(FINE if result.verdict == "better" else NOT_GOOD_ENOUGH)
+
+
+def _say(as_json: bool) -> Any:
+    def say(text: str) -> None:
+        if not as_json:
+            err.print(text, markup=False, highlight=False)
+
+    return say
+
+
+@contextlib.contextmanager
+def _progress(as_json: bool) -> Iterator[None]:
+    from m3tune.progress import shown
+
+    with contextlib.nullcontext() if as_json else shown(err):
+        yield
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    """A sentence for the errors of a machine that a person can mend, None for others."""
+    where = error.filename or "the disk"
+    if error.errno == errno.ENOSPC:
+        free = shutil.disk_usage(Path.cwd()).free / 2**30
+        return f"{where}: no space left on the disk ({free:.1f} GiB free here)\nfix: free space, or set another --out"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{where}: no permission to read or write\nfix: check who owns it, or set another --out"
+    return None
+
+
+def main() -> None:
+    """The entry point: every error leaves with a message and the right exit code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except M3TuneError as error:
+        err.print(f"error: {error}", markup=False, highlight=False, style="red")
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to go on from where it stopped", style="yellow")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        explained = _explain_os_error(error) if isinstance(error, OSError) else None
+        if explained:
+            err.print(f"error: {explained}", markup=False, highlight=False, style="red")
+            sys.exit(USER_ERROR)
+        traceback.print_exc()
+        err.print(f"this is a bug in m3tune {__version__}; please report it with the lines above", style="red")
+        sys.exit(BUG)

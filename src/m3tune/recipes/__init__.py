@@ -1,0 +1,1 @@
+"""The shipped recipes: whole runs that differ only in their TOML."""

@@ -1,0 +1,195 @@
+"""Inline SVG from numbers. Colours come from the page's CSS variables, so that one chart serves light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import NamedTuple
+
+Point = Sequence[float]
+"""x and y."""
+
+Place = Callable[[float, float], tuple[float, float]]
+"""A point's place in the picture."""
+
+_WIDTH, _HEIGHT = 400, 236
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 42
+_MOST_POINTS = 400  # more than this are averaged in runs of neighbours
+
+_FOREST_WIDTH, _FOREST_ROW, _FOREST_SIDE, _FOREST_AXIS = 370, 46, 12, 42
+
+
+class Interval(NamedTuple):
+    """One row of a forest plot: a difference, the ends of its interval, and the words at its right."""
+
+    label: str
+    difference: float
+    low: float
+    high: float
+    words: str
+    emphasis: bool = False
+
+
+def line_chart(
+    points: Sequence[Point],
+    *,
+    title: str,
+    x_label: str,
+    reference: tuple[float, str] | None = None,
+    marked: Point | None = None,
+    dots: bool = False,
+) -> str:
+    """A line with ticks and labels on both axes, empty without points.
+
+    `reference` is a dashed horizontal line with its name, `marked` a point with a ring, `dots` draws every point.
+    """
+    if not points:
+        return ""
+    points = _thinned(points)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    x_low, x_high = min(xs), max(xs)
+    shown = [*ys, reference[0]] if reference else ys
+    y_ticks = nice_ticks(min(shown), max(shown))
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low <= tick <= x_high and tick.is_integer()]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / ((x_high - x_low) or 1)
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+        return round(_LEFT + across * (right - _LEFT), 1), round(bottom - up * (bottom - _TOP), 1)
+
+    parts = _grid(at, x_ticks or [x_low], y_ticks, x_low)
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    places = [at(x, y) for x, y in points]
+    parts.append('<polyline class="line" points="' + " ".join(f"{x},{y}" for x, y in places) + '"/>')
+    if reference:
+        parts += _reference(at(x_low, reference[0])[1], reference[1])
+    if dots or len(points) == 1:
+        parts += [
+            f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"><title>{_exact(point)}</title></circle>'
+            for (x, y), point in zip(places, points, strict=True)
+        ]
+    if marked is not None:
+        x, y = at(*marked)
+        parts.append(f'<circle class="ring" cx="{x}" cy="{y}" r="7"/>')
+    description = f"{title}: from {_exact(points[0])} to {_exact(points[-1])}"
+    return _svg(_WIDTH, _HEIGHT, description, parts)
+
+
+def forest_plot(intervals: Sequence[Interval], *, title: str, x_label: str) -> str:
+    """Each difference with its interval on one scale, and a line at zero; empty without rows."""
+    if not intervals:
+        return ""
+    low = min(0.0, *(row.low for row in intervals))
+    high = max(0.0, *(row.high for row in intervals))
+    pad = 0.06 * (high - low) or 0.01
+    low, high = low - pad, high + pad
+    bottom = _FOREST_ROW * len(intervals) + 4
+
+    def at(value: float) -> float:
+        return round(_FOREST_SIDE + (value - low) / (high - low) * (_FOREST_WIDTH - 2 * _FOREST_SIDE), 1)
+
+    ticks = [tick for tick in nice_ticks(low, high) if low <= tick <= high]
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    parts = [
+        f'<text class="axis" x="{at(tick)}" y="{bottom + 15}" text-anchor="middle">{tick_label(tick, step)}</text>'
+        for tick in ticks
+    ]
+    parts.append(
+        f'<text class="axis" x="{_FOREST_WIDTH / 2}" y="{bottom + 34}" text-anchor="middle">{escape(x_label)}</text>'
+    )
+    for number, row in enumerate(intervals):
+        top = _FOREST_ROW * number + 4
+        # Not through the words above each interval.
+        parts += [f'<path class="grid" d="M{at(tick)} {top + 21}V{top + 41}"/>' for tick in ticks]
+        parts.append(f'<path class="zero" d="M{at(0)} {top + 21}V{top + 41}"/>')
+        parts += _forest_row(row, top, at(row.low), at(row.difference), at(row.high))
+    description = f"{title}: " + "; ".join(f"{row.label} {row.words}" for row in intervals)
+    return _svg(_FOREST_WIDTH, bottom + _FOREST_AXIS, description, parts)
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers 1, 2 or 5 times a power of ten apart that just enclose low..high, about `about` of them."""
+    if high - low < 1e-12 * max(1.0, abs(low)):
+        spread = abs(low) * 0.1 or 1.0
+        low, high = low - spread, high + spread
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def tick_label(value: float, step: float) -> str:
+    """`value` with as many decimals as ticks `step` apart need; a power of ten where it is tiny."""
+    if value == 0:
+        return "0"
+    if step < 5e-4 and abs(value) < 100 * step:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
+    return f"{value:,.{decimals}f}"
+
+
+def _grid(at: Place, x_ticks: Sequence[float], y_ticks: Sequence[float], x_low: float) -> list[str]:
+    """Horizontal lines with their numbers at the left, and numbers below."""
+    y_step = y_ticks[1] - y_ticks[0]
+    x_step = x_ticks[1] - x_ticks[0] if len(x_ticks) > 1 else 1.0
+    parts = []
+    for tick in y_ticks:
+        y = at(x_low, tick)[1]
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(
+            f'<text class="axis" x="{_LEFT - 7}" y="{y + 4}" text-anchor="end">{tick_label(tick, y_step)}</text>'
+        )
+    for tick in x_ticks:
+        x = at(tick, y_ticks[0])[0]
+        parts.append(
+            f'<text class="axis" x="{x}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">'
+            f"{tick_label(tick, x_step)}</text>"
+        )
+    return parts
+
+
+def _reference(y: float, name: str) -> list[str]:
+    """A dashed line across, its name above it, or below where there is no room."""
+    beside = y - 6 if y > _TOP + 14 else y + 15
+    return [
+        f'<line class="reference" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>',
+        f'<text class="axis" x="{_WIDTH - _RIGHT}" y="{beside}" text-anchor="end">{escape(name)}</text>',
+    ]
+
+
+def _forest_row(row: Interval, top: float, low: float, middle: float, high: float) -> list[str]:
+    """The words above, the interval with its end caps below."""
+    tone = "good" if row.low > 0 else "bad" if row.high < 0 else "neutral"
+    weight = " strong" if row.emphasis else ""
+    y = top + 31
+    return [
+        f'<text class="label{weight}" x="{_FOREST_SIDE}" y="{top + 16}">{escape(row.label)}</text>',
+        f'<text class="label{weight}" x="{_FOREST_WIDTH - _FOREST_SIDE}" y="{top + 16}" text-anchor="end">'
+        f"{escape(row.words)}</text>",
+        f'<path class="interval {tone}" d="M{low} {y - 5}v10M{low} {y}H{high}M{high} {y - 5}v10"/>',
+        f'<circle class="mean {tone}" cx="{middle}" cy="{y}" r="{5.5 if row.emphasis else 4.5}"/>',
+    ]
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    """At most `_MOST_POINTS` points, means of equal runs of neighbours."""
+    run = math.ceil(len(points) / _MOST_POINTS)
+    runs = (points[start : start + run] for start in range(0, len(points), run))
+    return [(sum(x for x, _ in near) / len(near), sum(y for _, y in near) / len(near)) for near in runs]
+
+
+def _exact(point: Point) -> str:
+    return f"{point[1]:.4g} at step {point[0]:,.0f}"
+
+
+def _svg(width: float, height: float, description: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">'
+        + "".join(parts)
+        + "</svg>"
+    )

@@ -1,0 +1,97 @@
+"""The same findings as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from m3tune.evaluation.compare import Comparison
+from m3tune.evaluation.metrics import mean
+from m3tune.evaluation.store import Evaluation
+from m3tune.report import words
+from m3tune.report.gather import gather
+
+_STYLES = {"better": "bold green", "no worse": "bold", "inconclusive": "bold yellow", "worse": "bold red"}
+
+
+def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
+    """Print a run's metrics, its verdict in one sentence, where the report is and how to load the model.
+
+    `run` is the folder of a finished run, or what `gather` returned for it.
+    """
+    data = gather(run) if isinstance(run, Path) else run
+    rows, verdict = data["metrics"], data["verdict"]
+    bm25 = any(row["bm25"] is not None for row in rows)
+    table = _table(["metric", *(["BM25"] if bm25 else []), "base", "tuned", "difference", "95 % interval", "p"])
+    for row in rows:
+        table.add_row(
+            Text(row["metric"]),
+            *([words.number(row["bm25"])] if bm25 else []),
+            words.number(row["base"]),
+            words.number(row["tuned"]),
+            _difference(row["difference"], row["ci95"]),
+            Text(words.interval(row["ci95"])),
+            words.p_value(row["p_value"]),
+            style="bold" if row["metric"] == verdict["metric"] else "",
+        )
+    console.print(table)
+    console.print(Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(words.headline(data)), sep=": ")
+    _print_line(console, words.sentence(data))
+    folder = Path(data["folder"])
+    _print_line(console, "")
+    _print_line(console, f"report  {folder / 'report.html'}")
+    _print_line(console, f"model   {folder / 'model'}")
+    _print_line(console, f'load    sentence_transformers.SentenceTransformer("{folder / "model"}")')
+
+
+def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:
+    """Print one row a model and head, one column a metric."""
+    means = [mean(evaluation.per_query) for evaluation in evaluations]
+    metrics = list(dict.fromkeys(name for values in means for name in values))
+    table = _table(["model", "head", *metrics, "queries"])
+    for evaluation, values in zip(evaluations, means, strict=True):
+        queries = max((len(per_query) for per_query in evaluation.per_query.values()), default=0)
+        cells = [words.number(values.get(name)) for name in metrics]
+        table.add_row(Text(evaluation.name), Text(evaluation.head), *cells, f"{queries:,}")
+    console.print(table)
+
+
+def print_comparison(console: Console, comparison: Comparison, names: tuple[str, str] = ("base", "tuned")) -> None:
+    """Print every metric of two models; the difference is the second's of `names` minus the first's."""
+    table = _table(["metric", *names, "difference", "95 % interval", "p", "better", "same", "worse"])
+    for item in comparison.metrics:
+        table.add_row(
+            Text(item.metric),
+            words.number(item.base),
+            words.number(item.tuned),
+            _difference(item.difference, item.ci95),
+            Text(words.interval(item.ci95)),
+            words.p_value(item.p_value),
+            *(f"{count:,}" for count in (item.wins, item.ties, item.losses)),
+            style="bold" if item.metric == comparison.main_metric else "",
+        )
+    console.print(table)
+    _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
+
+
+def _table(columns: Sequence[str]) -> Table:
+    """A table whose first column is names and whose other columns are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if number else "left", no_wrap=bool(number))
+    return table
+
+
+def _difference(value: float, ci95: Sequence[float]) -> Text:
+    return Text(words.signed(value), style="green" if ci95[0] > 0 else "red" if ci95[1] < 0 else "")
+
+
+def _print_line(console: Console, line: str) -> None:
+    """One line that is not broken, so that a path can be copied from it."""
+    console.print(Text(line), soft_wrap=True)

@@ -1,0 +1,169 @@
+"""The same words and roundings for the page and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_DECIMALS, _MOST_DECIMALS = 3, 6
+
+
+def number(value: float | None) -> str:
+    """Three decimals; more where a value that is not zero would read as zero; a dash for None."""
+    if value is None:
+        return "–"
+    decimals = next((d for d in range(_DECIMALS, _MOST_DECIMALS) if abs(value) * 10**d >= 0.5), _DECIMALS)
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: float) -> str:
+    """As `number`, with a plus sign where it is above zero."""
+    text = number(value)
+    return f"+{text}" if float(text) > 0 else text
+
+
+def interval(ci95: tuple[float, float]) -> str:
+    """`[low, high]`."""
+    return f"[{number(ci95[0])}, {number(ci95[1])}]"
+
+
+def p_value(value: float) -> str:
+    """Three decimals, or that it is below them."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def rank(value: int | None) -> str:
+    """A rank, or that the passage was not found."""
+    return "not found" if value is None else f"{value}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest units that say something."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def delivered(data: Mapping[str, Any]) -> str:
+    """`tuned, checkpoint 40`, or `base` and why."""
+    verdict = data["verdict"]
+    if verdict["delivered"] != "base":
+        return f"{verdict['delivered']}, checkpoint {verdict['checkpoint']}"
+    if data["chosen"] == "base":
+        return "base, because no checkpoint beat it on development data"
+    return "base, because the tuned model is worse"
+
+
+def sentence(data: Mapping[str, Any]) -> str:
+    """The run in one line, such as `nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: …`."""
+    verdict = data["verdict"]
+    return (
+        f"{verdict['metric']} {number(verdict['base'])} -> {number(verdict['tuned'])}, "
+        f"{signed(verdict['difference'])} {interval(verdict['ci95'])}, {verdict['queries']:,} queries; "
+        f"delivered: {delivered(data)}"
+    )
+
+
+def outcome(data: Mapping[str, Any]) -> str:
+    """The verdict's word, or `nothing better` where no checkpoint beat the base model on development data."""
+    return "nothing better" if data["chosen"] == "base" else data["verdict"]["verdict"]
+
+
+def headline(data: Mapping[str, Any]) -> str:
+    """The verdict as one sentence."""
+    return _HEADLINES[outcome(data)]
+
+
+def meaning(data: Mapping[str, Any]) -> str:
+    """What the verdict says, in plain words."""
+    verdict = data["verdict"]
+    return _MEANINGS[outcome(data)].format(
+        metric=verdict["metric"],
+        queries=f"{verdict['queries']:,}",
+        size=number(abs(verdict["difference"])),
+        interval=interval(verdict["ci95"]),
+        margin=number(data["no_worse_margin"]),
+    )
+
+
+def next_step(data: Mapping[str, Any]) -> str:
+    """What to do now."""
+    training, needed = data["training"], data["queries_needed"]
+    key = outcome(data)
+    if key == "better" and training["best_step"] >= training["steps"]:
+        key = "better, still rising"
+    elif key == "inconclusive" and needed is None:
+        key = "inconclusive, nothing to go by"
+    elif key == "inconclusive" and needed <= data["verdict"]["queries"]:
+        key = "inconclusive, at the edge"
+    return _NEXT_STEPS[key].format(needed=f"{needed:,}" if needed else "")
+
+
+_HEADLINES = {
+    "better": "The tuned model is better than the base model.",
+    "no worse": "The tuned model is no worse than the base model.",
+    "inconclusive": "These queries cannot tell the two models apart.",
+    "worse": "The tuned model is worse, so the base model was kept.",
+    "nothing better": "Training found nothing better than the base model.",
+}
+
+_MEANINGS = {
+    "better": (
+        "On {queries} test queries that took no part in training, {metric} rose by {size}. The 95 % interval "
+        "{interval} lies wholly above zero: chance alone would seldom give a gain like this. The folder model/ "
+        "holds the tuned model."
+    ),
+    "no worse": (
+        "On {queries} test queries that took no part in training, the difference in {metric} cannot be told from zero, "
+        "but the 95 % interval {interval} excludes a loss of more than {margin}. The folder model/ holds the tuned "
+        "model, which did better on the development queries."
+    ),
+    "inconclusive": (
+        "With {queries} test queries, the 95 % interval {interval} holds zero and also a loss of more than {margin}: "
+        "{metric} may have risen, fallen or stayed. The folder model/ holds the tuned model because it did better on "
+        "the development queries; the base model is the careful choice until more is known."
+    ),
+    "worse": (
+        "On {queries} test queries that took no part in training, {metric} fell by {size}, and the 95 % interval "
+        "{interval} lies wholly below zero. The gain on the development queries did not hold, so the folder model/ holds "
+        "the base model."
+    ),
+    "nothing better": (
+        "No checkpoint reached a higher {metric} on the development queries than the untouched model, so there was "
+        "nothing to test, and the folder model/ holds the base model. The differences below are zero because both "
+        "columns are the same model."
+    ),
+}
+
+_NEXT_STEPS = {
+    "better": "Read the queries that lost, below, before you put the model to work: they show what the gain costs.",
+    "better, still rising": (
+        "Read the queries that lost, below, before you put the model to work. The best checkpoint was the last one, so "
+        "a higher train.epochs may gain more."
+    ),
+    "no worse": (
+        "Keep whichever model is easier to serve. For a gain, more training queries like the test queries help most, "
+        "then hard negatives (train.negatives_per_query) and a larger train.batch_queries."
+    ),
+    "inconclusive": (
+        "About {needed} test queries like these would show a difference of this size, if it is real, four times in "
+        "five. The other way is a larger difference: more training queries, hard negatives, a larger "
+        "train.batch_queries."
+    ),
+    "inconclusive, at the edge": (
+        "A difference of this size is at the edge of what so many queries can show; more test queries would settle it."
+    ),
+    "inconclusive, nothing to go by": "More test queries, about other passages than these, would settle it.",
+    "worse": (
+        "Lower train.learning_rate or train.epochs, and bring more development queries, so that no lucky checkpoint is "
+        "chosen. Compare the queries that lost, below, with the training data: they should look alike."
+    ),
+    "nothing better": (
+        "Look at the loss first. If it hardly moved, raise train.learning_rate or train.epochs; if it fell while the "
+        "development metric sank, lower them. Then check that the positives really answer their queries."
+    ),
+}

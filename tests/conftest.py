@@ -1,0 +1,22 @@
+"""Fixtures that several test files share. That this file is here also puts `tiny` on the import path."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: no test needs the network
+
+from tiny import KINDS, save_tiny_encoder, tiny_collection
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory):
+    """kind -> a folder with a random encoder of this kind. Never written to."""
+    place = tmp_path_factory.mktemp("encoders")
+    return {kind: save_tiny_encoder(place / kind, kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def collection():
+    """Sixty questions, ninety passages."""
+    return tiny_collection()

@@ -1,0 +1,354 @@
+"""A fabricated run folder, and what the report says about it."""
+
+import io
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from m3tune.artifact import write_json
+from m3tune.data.collection import Collection
+from m3tune.data.store import save_collection
+from m3tune.evaluation.compare import compare, document_groups, verdict
+from m3tune.evaluation.metrics import evaluate_run, mean
+from m3tune.evaluation.store import Evaluation, save_evaluations
+from m3tune.recipe import build_recipe, to_toml
+from m3tune.report import words
+from m3tune.report.charts import Interval, forest_plot, line_chart, nice_ticks, tick_label
+from m3tune.report.gather import cut, gather
+from m3tune.report.html import write_report
+from m3tune.report.terminal import print_comparison, print_evaluations, print_verdict
+from m3tune.types import Hit, Judgment, Passage, Query
+
+QUERIES, DEPTH, FILLERS = 40, 20, 25
+
+# The rank of each query's relevant passage with the base and the tuned model; None: not found.
+RANKS = {
+    "better": ([3, 2, None, 11, 1] * 8, [1, 1, 2, 4, 1] * 8),
+    "no worse": ([3, 1, None, 9, 1] * 8, [3, 1, None, 9, 1] * 7 + [3, 1, None, 8, 1]),
+    "inconclusive": ([1, 2, 5, 1, 4] * 8, [2, 1, 1, 4, 4] * 8),
+    "worse": ([1, 1, 2, 4, 1] * 8, [3, 2, None, 11, 1] * 8),
+}
+
+
+def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
+    """A run folder as the pipeline leaves it, with one relevant passage a query at the ranks of `kind`."""
+    recipe = build_recipe(
+        {
+            "output": str(folder),
+            "data": {"path": "data/support"},
+            "model": {"path": "BAAI/bge-m3"},
+            "evaluate": {"metrics": ["nDCG@10", "RR@10"], "depth": DEPTH, "resamples": 500, "bm25": bm25},
+        }
+    )
+    config = recipe.evaluate
+    collection = make_collection(texts or {})
+    ids = [f"q{i}" for i in range(QUERIES)]
+    base_ranks, tuned_ranks = RANKS[kind]
+    base = make_evaluation("base", collection, ids, base_ranks, config)
+    tuned = make_evaluation("tuned", collection, ids, tuned_ranks, config) if chosen == "tuned" else base
+    clusters = document_groups(collection.qrels(ids), collection.canonical_passage)
+    comparison = compare(base.per_query, tuned.per_query, clusters, config)
+    word = verdict(comparison, config.no_worse_margin)
+    main = comparison.main
+
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    save_collection(collection, folder / "data")
+    counts = {"queries": 60, "train": 12, "dev": 8, "test": QUERIES, "passages": len(collection.passages)}
+    write_manifest(folder / "data", counts | {"train_sharing_a_passage_with_test": 3}, 0.5)
+    save_evaluations(folder / "base", [base])
+    write_manifest(folder / "base", {"passages": 1234, "passages_cut": 56, "test_queries_cut": 0}, 75)
+    write_json(folder / "base" / "settings.json", {"query_max_tokens": 64, "passage_max_tokens": 512})
+    if bm25:
+        save_evaluations(folder / "bm25", [make_evaluation("bm25", collection, ids, [2] * QUERIES, config)])
+    (folder / "train").mkdir()
+    log = [
+        {"step": 1, "loss": 2.5, "learning_rate": 1e-5, "tokens_per_s": 900.0, "grad_norm": float("nan")},
+        {"step": 5, "loss": 1.5, "learning_rate": 2e-5, "tokens_per_s": 1000.0},
+        {"step": 5, "eval_nDCG@10": 0.61, "eval_RR@10": 0.5},
+        {"step": 10, "loss": float("nan"), "learning_rate": 0.0, "tokens_per_s": 1100.0},
+        {"step": 10, "eval_nDCG@10": 0.6, "eval_RR@10": 0.5},
+        {"step": 10, "train_runtime": 60.0, "train_loss": 2.0},
+    ]
+    (folder / "train" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    write_manifest(folder / "train", {"queries": 12, "queries_cut": 1, "passages_cut": 2}, 3700)
+    selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen == "tuned" else 0.7, "tuned": 0.61}
+    write_json(folder / "train" / "selection.json", selection | {"checkpoint": 5, "steps": 10})
+    save_evaluations(folder / "tuned", [tuned])
+    write_manifest(folder / "tuned", {}, 70)
+    write_json(folder / "comparison.json", [as_row(item) for item in comparison.metrics])
+    result = {key: getattr(main, key) for key in ("metric", "base", "tuned", "difference", "p_value", "queries")}
+    delivered = "base" if chosen == "base" or word == "worse" else "tuned"
+    result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5}
+    write_json(folder / "verdict.json", result)
+    return folder
+
+
+def make_collection(texts):
+    """Queries q0.. with one relevant passage r0.. each, and fillers; `texts` replaces the text of an id."""
+    passages = [Passage(f"r{i}", texts.get(f"r{i}", f"relevant {i}"), title=f"Title {i}") for i in range(QUERIES)]
+    passages += [Passage(f"f{i}", texts.get(f"f{i}", f"filler {i}")) for i in range(FILLERS)]
+    return Collection(
+        queries={f"q{i}": Query(f"q{i}", texts.get(f"q{i}", f"question {i}")) for i in range(QUERIES)},
+        passages={passage.id: passage for passage in passages},
+        judgments=(*(Judgment(f"q{i}", f"r{i}", 1) for i in range(QUERIES)), Judgment("q0", "f0", 0)),
+    )
+
+
+def make_evaluation(name, collection, ids, ranks, config):
+    """An evaluation whose runs have the relevant passage at the given ranks and fillers elsewhere."""
+    run = {}
+    for query_id, rank in zip(ids, ranks, strict=True):
+        found = [f"f{i}" for i in range(DEPTH)]
+        if rank is not None:
+            found.insert(rank - 1, query_id.replace("q", "r"))
+        run[query_id] = [Hit(passage_id, 1 - n / 100) for n, passage_id in enumerate(found[:DEPTH])]
+    return Evaluation(name, "dense", run, evaluate_run(run, collection.qrels(ids), ("nDCG@10", "RR@10")))
+
+
+def write_manifest(folder, counts, seconds):
+    versions = {"python": "3.11.2", "m3tune": "0.1.0"}
+    finished = "2026-11-23T14:00:00+0000"
+    write_json(
+        folder / "manifest.json", {"counts": counts, "versions": versions, "finished": finished, "seconds": seconds}
+    )
+
+
+def as_row(item):
+    names = ("metric", "base", "tuned", "difference", "ci95", "p_value", "wins", "ties", "losses", "queries")
+    return {name: getattr(item, name) for name in names}
+
+
+def terminal_text(printer, *args):
+    stream = io.StringIO()
+    printer(Console(file=stream, width=100), *args)
+    return stream.getvalue()
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.unclosed = [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.unclosed.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.unclosed.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "better")
+
+
+def test_gather_equals_the_artefacts(better):
+    data = gather(better)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["verdict"] == json.loads((better / "verdict.json").read_text())
+    assert data["verdict"]["verdict"] == "better"
+    rows = json.loads((better / "comparison.json").read_text())
+    bm25 = json.loads((better / "bm25" / "metrics.json").read_text())["dense"]
+    assert data["metrics"] == [row | {"bm25": bm25[row["metric"]]} for row in rows]
+    assert data["recipe"] == (better / "recipe.toml").read_text()
+    assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "tuned": 70}
+    assert data["versions"] == {"python": "3.11.2", "m3tune": "0.1.0"}
+    assert data["data"]["counts"]["test"] == QUERIES
+    assert data["data"]["base_counts"]["passages_cut"] == 56
+    assert data["data"]["train_counts"]["queries_cut"] == 1
+    assert data["data"]["shared"] == [{"side": "train", "other": "test", "how": "sharing_a_passage_with", "queries": 3}]
+    assert data["queries_needed"] is None
+
+
+def test_curves_begin_with_the_base_and_leave_out_what_is_not_finite(better):
+    training = gather(better)["training"]
+    assert training["loss"] == [[1, 2.5], [5, 1.5]]
+    assert training["learning_rate"] == [[1, 1e-5], [5, 2e-5], [10, 0.0]]
+    assert training["dev"] == [[0, 0.5], [5, 0.61], [10, 0.6]]
+    assert (training["best_step"], training["steps"], training["tokens_per_s"]) == (5, 10, 1000.0)
+
+
+def test_rank_changes_by_hand(better):
+    ranks = gather(better)["rank_changes"]
+    assert ranks["buckets"] == ["1", "2-3", "4-10", "11-20", "none"]
+    # Of every five queries: 3 -> 1, 2 -> 1, none -> 2, 11 -> 4 and 1 -> 1.
+    assert ranks["counts"] == [[8, 0, 0, 0, 0], [16, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 8, 0, 0], [0, 8, 0, 0, 0]]
+    assert (ranks["improved"], ranks["unchanged"], ranks["worsened"]) == (32, 8, 0)
+
+
+def test_changed_queries(better):
+    data = gather(better)
+    assert data["lost"] == []
+    # None to rank 2 is the largest gain of nDCG, 1 / log2(3); there are eight of them.
+    assert [card["query_id"] for card in data["gained"][:8]] == [f"q{i}" for i in range(2, QUERIES, 5)]
+    assert len(data["gained"]) == 10
+    card = data["gained"][0]
+    assert (card["text"], card["base"], card["relevant_total"]) == ("question 2", 0.0, 1)
+    assert card["difference"] == pytest.approx(card["tuned"]) == pytest.approx(0.63093, abs=1e-5)
+    (relevant,) = card["relevant"]
+    assert (relevant["title"], relevant["text"], relevant["grade"]) == ("Title 2", "relevant 2", 1)
+    assert (relevant["base_rank"], relevant["tuned_rank"]) == (None, 2)
+    assert [passage["passage_id"] for passage in card["base_top"]] == ["f0", "f1", "f2"]
+    assert [(p["passage_id"], p["grade"]) for p in card["tuned_top"]] == [("f0", None), ("r2", 1), ("f1", None)]
+
+
+@pytest.mark.parametrize("kind", RANKS)
+def test_every_verdict_has_its_page_and_its_line(tmp_path, kind):
+    folder = make_run(tmp_path / "run", kind)
+    page = write_report(folder)
+    data = json.loads((folder / "report.json").read_text())
+    assert data["verdict"]["verdict"] == kind
+    assert (data["queries_needed"] is not None) == (kind == "inconclusive")
+    text = Page(page.read_text()).text
+    assert words.headline(data) in text
+    assert words.meaning(data) in text
+    assert words.next_step(data) in text
+    assert f"delivered: {'base' if kind == 'worse' else 'tuned, checkpoint 5'}" in words.sentence(data)
+    assert words.sentence(data) in terminal_text(print_verdict, folder)
+
+
+def test_one_better_sentence_in_full(better):
+    data = gather(better) | {"verdict": gather(better)["verdict"] | {"base": 0.6454, "tuned": 0.7119}}
+    data["verdict"] |= {"difference": 0.0665, "ci95": [0.041, 0.094], "queries": 300, "checkpoint": 40}
+    expected = "nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: tuned, checkpoint 40"
+    assert words.sentence(data) == expected
+    printed = terminal_text(print_verdict, data)
+    assert expected in printed
+    assert str(better / "report.html") in printed
+    assert f'SentenceTransformer("{better / "model"}")' in printed
+
+
+def test_nothing_better_than_the_base(tmp_path):
+    folder = make_run(tmp_path / "run", chosen="base")
+    text = Page(write_report(folder).read_text()).text
+    assert "Training found nothing better than the base model." in text
+    assert "No query gained." in text
+    assert "No query lost." in text
+    assert "delivered: base, because no checkpoint beat it on development data" in terminal_text(print_verdict, folder)
+
+
+def test_without_bm25(tmp_path):
+    folder = make_run(tmp_path / "run", bm25=False)
+    assert "BM25" not in Page(write_report(folder).read_text()).text.replace("bm25", "")
+    assert "BM25" not in terminal_text(print_verdict, folder)
+
+
+def test_without_manifests_settings_and_log(tmp_path):
+    folder = make_run(tmp_path / "run")
+    for path in (*folder.glob("*/manifest.json"), folder / "train" / "log.jsonl", folder / "base" / "settings.json"):
+        path.unlink()
+    data = gather(folder)
+    assert (data["seconds"], data["versions"], data["training"]["loss"]) == ({}, {}, [])
+    assert data["training"]["dev"] == [[0, 0.5]]
+    assert "<h3>Loss</h3>" not in write_report(folder).read_text()
+
+
+def test_hostile_text_is_text(tmp_path):
+    script = '<script>alert("m3tune")</script><img src=https://example.com/x.png onerror=alert(1)>'
+    texts = {"q2": script, "r2": script + "\x00‮ עברית", "f0": "w" * 1_000_000, "f1": "{{ 7 * 7 }} </details>"}
+    folder = make_run(tmp_path / "run", texts=texts)
+    html = write_report(folder).read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.unclosed == []
+    assert "<script" not in html
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert script in page.text
+    assert "{{ 7 * 7 }} </details>" in page.text
+    assert len(html) < 200_000
+    assert "w" * 399 + "…" in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(better):
+    html = write_report(better).read_text(encoding="utf-8")
+    loading = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+    assert not [(tag, name) for tag, attributes in Page(html).tags for name in attributes if name in loading]
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL).group(1)
+    assert not re.search(r"url\(|@import|https?:", style)
+    assert "default-src 'none'" in html
+    assert '<html lang="en">' in html
+
+
+def test_evaluations_and_comparison_in_the_terminal(better):
+    recipe = build_recipe({"data": {"path": "x"}, "model": {"path": "y"}, "evaluate": {"resamples": 200}})
+    config = recipe.evaluate.model_copy(update={"metrics": ("nDCG@10", "RR@10")})
+    collection, ids = make_collection({}), [f"q{i}" for i in range(QUERIES)]
+    base, tuned = (
+        make_evaluation(name, collection, ids, ranks, config)
+        for name, ranks in zip(("[bold]base", "tuned"), RANKS["better"], strict=True)
+    )
+    printed = terminal_text(print_evaluations, [base, tuned])
+    assert "[bold]base" in printed
+    assert words.number(mean(base.per_query)["RR@10"]) in printed
+    comparison = compare(base.per_query, tuned.per_query, {q: n for n, q in enumerate(ids)}, config)
+    printed = terminal_text(print_comparison, comparison)
+    row = next(line for line in printed.splitlines() if "nDCG@10" in line)
+    assert words.signed(comparison.main.difference) in row
+    assert row.split()[-3:] == ["32", "8", "0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.6454, "0.645"), (0.0, "0.000"), (-0.0, "0.000"), (-0.00031, "-0.0003"), (1e-9, "0.000"), (None, "–")],
+)
+def test_number(value, expected):
+    assert words.number(value) == expected
+
+
+def test_signed_p_duration_and_cut():
+    assert [words.signed(value) for value in (0.0671, -0.0671, 0.0)] == ["+0.067", "-0.067", "0.000"]
+    assert [words.p_value(value) for value in (0.0001, 0.001, 1.0)] == ["<0.001", "0.001", "1.000"]
+    assert [words.duration(s) for s in (0.5, 42, 59.7, 61, 3700)] == [
+        "0.5 s",
+        "42 s",
+        "1 min 0 s",
+        "1 min 1 s",
+        "1 h 1 min",
+    ]
+    assert (cut("abcde", 5), cut("abcdef", 5)) == ("abcde", "abcd…")
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.61, 0.63), (1, 1), (0, 0), (-3, 12_345), (1e-6, 2e-5), (5, 5.0001)]
+)
+def test_ticks_enclose_and_are_even(low, high):
+    ticks = nice_ticks(low, high)
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert 3 <= len(ticks) <= 12
+    steps = [after - before for before, after in itertools.pairwise(ticks)]
+    assert steps == pytest.approx([steps[0]] * len(steps))
+    labels = [tick_label(tick, steps[0]) for tick in ticks]
+    assert len(set(labels)) == len(labels)
+
+
+def test_charts_stand_alone():
+    assert line_chart([], title="Loss", x_label="step") == ""
+    assert forest_plot([], title="x", x_label="y") == ""
+    long = [[step, 1 / (step + 1)] for step in range(10_000)]
+    svg = line_chart(long, title="Loss <b>", x_label="step")
+    assert "<b>" not in svg
+    assert svg.count(",") < 1000
+    single = line_chart([[3, 0.5]], title="Dev", x_label="step", reference=(0.5, "base"), marked=[3, 0.5])
+    assert "nan" not in single
+    rows = [
+        Interval("nDCG@10", 0.1, 0.05, 0.15, "+0.1"),
+        Interval("RR@10", 0, 0, 0, "0"),
+        Interval("P", -1, -1, -1, ""),
+    ]
+    tones = re.findall(r'class="interval (\w+)"', forest_plot(rows, title="x", x_label="y"))
+    assert tones == ["good", "neutral", "bad"]
