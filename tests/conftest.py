@@ -4,7 +4,9 @@ import os
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: no test needs the network
+# Before torch and huggingface_hub are imported: tiny models are fastest on one thread, and no test needs the network.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tiny import KINDS, save_tiny_encoder, tiny_collection
 

@@ -61,7 +61,9 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
     counts = {"queries": 60, "train": 12, "dev": 8, "test": QUERIES, "passages": len(collection.passages)}
     write_manifest(folder / "data", counts | {"train_sharing_a_passage_with_test": 3}, 0.5)
     save_evaluations(folder / "base", [base])
-    write_manifest(folder / "base", {"passages": 1234, "passages_cut": 56, "test_queries_cut": 0}, 75)
+    write_manifest(
+        folder / "base", {"passages": 1234, "passages_cut": 56, "test_queries": QUERIES, "test_queries_cut": 0}, 75
+    )
     write_json(folder / "base" / "settings.json", {"query_max_tokens": 64, "passage_max_tokens": 512})
     if bm25:
         save_evaluations(folder / "bm25", [make_evaluation("bm25", collection, ids, [2] * QUERIES, config)])
@@ -214,10 +216,11 @@ def test_every_verdict_has_its_page_and_its_line(tmp_path, kind):
     data = json.loads((folder / "report.json").read_text())
     assert data["verdict"]["verdict"] == kind
     assert (data["queries_needed"] is not None) == (kind == "inconclusive")
-    text = Page(page.read_text()).text
+    text = Page(page.read_text()).text.replace("\N{NO-BREAK SPACE}", " ")
     assert words.headline(data) in text
     assert words.meaning(data) in text
     assert words.next_step(data) in text
+    assert "The splits that the data brings overlap. 3 training queries" in text
     assert f"delivered: {'base' if kind == 'worse' else 'tuned, checkpoint 5'}" in words.sentence(data)
     assert words.sentence(data) in terminal_text(print_verdict, folder)
 
@@ -231,6 +234,23 @@ def test_one_better_sentence_in_full(better):
     assert expected in printed
     assert str(better / "report.html") in printed
     assert f'SentenceTransformer("{better / "model"}")' in printed
+
+
+@pytest.mark.parametrize(
+    ("queries_needed", "words_there"),
+    [(20_374, "About 21,000 test queries"), (None, "More test queries"), (30, "at the edge"), (101, "About 110 test")],
+)
+def test_next_step_of_an_inconclusive_run(better, queries_needed, words_there):
+    data = gather(better)
+    data |= {"queries_needed": queries_needed, "verdict": data["verdict"] | {"verdict": "inconclusive"}}
+    assert words_there in words.next_step(data)
+
+
+def test_next_step_names_a_curve_that_still_rose(better):
+    data = gather(better)
+    assert "train.epochs" not in words.next_step(data)
+    data["training"]["best_step"] = data["training"]["steps"]
+    assert "train.epochs" in words.next_step(data)
 
 
 def test_nothing_better_than_the_base(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -17,6 +18,7 @@ from m3tune.model.attention import PACKED
 from m3tune.model.packing import Packed, pack
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
 _SELF_CHECK_TOLERANCE = 1e-3
 
 
@@ -47,7 +49,7 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> PreTraine
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"transformers cannot load this encoder: {reason}", where=folder, fix=_SUPPORTED) from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"broken weights: {reason}", where=folder, fix="download or save the model again") from None
     _check_nothing_is_random(loading["missing_keys"], folder)
@@ -63,6 +65,9 @@ _SUPPORTED = "m3tune runs encoders in the manner of BERT, RoBERTa and XLM-R (BGE
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The fast tokenizer in `folder`. Raises ModelError."""
     try:
+        # Without any of these transformers makes a tokenizer that knows no word.
+        if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+            raise OSError("none of its files is there")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, use_fast=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -54,7 +54,10 @@ def read_settings(folder: Path, longest_tokens: int) -> tuple[EncoderSettings, s
     """
     own = folder / SETTINGS_FILE
     if own.is_file():
-        return EncoderSettings(**_read(own)), f"settings from {SETTINGS_FILE}"
+        try:
+            return EncoderSettings(**_read(own)), f"settings from {SETTINGS_FILE}"
+        except TypeError as error:
+            raise ModelError(f"broken settings ({error})", where=own, fix="save the model again") from None
     if (folder / "modules.json").is_file():
         return _read_sentence_transformers(folder, longest_tokens), "settings from the sentence-transformers files"
     is_m3 = (folder / "colbert_linear.pt").is_file()
@@ -78,17 +81,25 @@ def apply_overrides(settings: EncoderSettings, config: ModelConfig, longest_toke
     return replace(settings, **changes)
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, expected: type = dict) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, expected):
+            raise ValueError(f"not {'an object' if expected is dict else 'a list'}")
+    except (OSError, ValueError) as error:
         raise ModelError(f"broken JSON ({error})", where=file, fix="download or save the model again") from None
+    return content
 
 
 def _read_sentence_transformers(folder: Path, longest_tokens: int) -> EncoderSettings:
     pooling: Pooling | None = None
     normalize = False
-    for module in _read(folder / "modules.json"):
+    modules = _read(folder / "modules.json", list)
+    if not all(isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules):
+        raise ModelError(
+            "broken: a module without type and path", where=folder / "modules.json", fix="save the model again"
+        )
+    for module in modules:
         kind = module["type"].rsplit(".", 1)[-1]
         if kind == "Pooling":
             pooling = _pooling_mode(folder / module["path"] / "config.json")
@@ -102,7 +113,9 @@ def _read_sentence_transformers(folder: Path, longest_tokens: int) -> EncoderSet
             )
     if pooling is None:
         raise ModelError(
-            "no Pooling module", where=folder / "modules.json", fix='add one, or set model.pooling = "mean"'
+            "no Pooling module",
+            where=folder / "modules.json",
+            fix="add one, or delete modules.json and set model.pooling",
         )
     limits = folder / "sentence_bert_config.json"
     max_tokens = (_read(limits).get("max_seq_length") if limits.is_file() else None) or longest_tokens

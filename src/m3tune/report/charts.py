@@ -158,7 +158,7 @@ def _reference(y: float, name: str) -> list[str]:
     beside = y - 6 if y > _TOP + 14 else y + 15
     return [
         f'<line class="reference" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>',
-        f'<text class="axis" x="{_WIDTH - _RIGHT}" y="{beside}" text-anchor="end">{escape(name)}</text>',
+        f'<text class="axis name" x="{_WIDTH - _RIGHT}" y="{beside}" text-anchor="end">{escape(name)}</text>',
     ]
 
 

@@ -24,7 +24,7 @@ from m3tune.evaluation.store import METRICS, Evaluation, load_evaluations
 from m3tune.recipe import Recipe, load_recipe
 from m3tune.types import Qrels, Run
 
-STAGES = ("data", "bm25", "base", "train", "tuned", "model")
+_STAGES = ("data", "base", "train", "tuned", "model")
 
 _CHANGES_SHOWN = 10  # queries that gained most, and that lost most
 _TOP_SHOWN = 3  # passages of each model's ranking
@@ -49,7 +49,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
     base, tuned = load_evaluations(run_folder / "base")[0], load_evaluations(run_folder / "tuned")[0]
     qrels = collection.qrels(base.per_query[verdict["metric"]])
     changes = rank_changes(base.run, tuned.run, qrels, recipe.evaluate.depth)
-    manifests = {stage: _optional_json(run_folder / stage / MANIFEST) for stage in STAGES}
+    manifests = {stage: _optional_json(run_folder / stage / MANIFEST) for stage in _STAGES}
     return {
         "folder": str(run_folder),
         "finished": manifests["tuned"].get("finished"),

@@ -55,7 +55,7 @@ def render(data: Mapping[str, Any]) -> str:
         data=data,
         verdict=data["verdict"],
         headline=words.headline(data),
-        meaning=words.meaning(data),
+        meaning=words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
         next_step=words.next_step(data),
         delivered=words.delivered(data),
         charts={name: Markup(svg) for name, svg in _charts(data).items()},

@@ -54,7 +54,7 @@ def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> No
     """Print one row a model and head, one column a metric."""
     means = [mean(evaluation.per_query) for evaluation in evaluations]
     metrics = list(dict.fromkeys(name for values in means for name in values))
-    table = _table(["model", "head", *metrics, "queries"])
+    table = _table(["model", "head", *metrics, "queries"], names=2)
     for evaluation, values in zip(evaluations, means, strict=True):
         queries = max((len(per_query) for per_query in evaluation.per_query.values()), default=0)
         cells = [words.number(values.get(name)) for name in metrics]
@@ -80,11 +80,11 @@ def print_comparison(console: Console, comparison: Comparison, names: tuple[str,
     _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
 
 
-def _table(columns: Sequence[str]) -> Table:
-    """A table whose first column is names and whose other columns are numbers."""
+def _table(columns: Sequence[str], names: int = 1) -> Table:
+    """A table whose first columns are `names` and whose other columns are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if number else "left", no_wrap=bool(number))
+        table.add_column(Text(column), justify="left" if number < names else "right", no_wrap=number >= names)
     return table
 
 

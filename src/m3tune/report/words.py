@@ -100,7 +100,13 @@ def next_step(data: Mapping[str, Any]) -> str:
         key = "inconclusive, nothing to go by"
     elif key == "inconclusive" and needed <= data["verdict"]["queries"]:
         key = "inconclusive, at the edge"
-    return _NEXT_STEPS[key].format(needed=f"{needed:,}" if needed else "")
+    return _NEXT_STEPS[key].format(needed=_about(needed) if needed else "")
+
+
+def _about(count: int) -> str:
+    """A count with its first two digits, rounded up: an estimate should not look exact."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // unit) * unit:,}"
 
 
 _HEADLINES = {
@@ -129,8 +135,8 @@ _MEANINGS = {
     ),
     "worse": (
         "On {queries} test queries that took no part in training, {metric} fell by {size}, and the 95 % interval "
-        "{interval} lies wholly below zero. The gain on the development queries did not hold, so the folder model/ holds "
-        "the base model."
+        "{interval} lies wholly below zero. The gain on the development queries did not hold, so the folder model/ "
+        "holds the base model."
     ),
     "nothing better": (
         "No checkpoint reached a higher {metric} on the development queries than the untouched model, so there was "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from m3tune.data.collection import Collection
@@ -55,7 +58,7 @@ def train(
     device = pick_device()
     precision = pick_precision(config.precision, device)
     arguments = training_arguments(config, folder, len(examples), main_metric, precision, device)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
     set_dropout(encoder, config.dropout)
@@ -78,6 +81,16 @@ def train(
         log=tuple(state.log_history),
         counts=counts,
     )
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint. What a killed process left half-written, without its state, is deleted."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # the Trainer writes it last
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(folder))
 
 
 def _collator(

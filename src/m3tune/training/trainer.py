@@ -120,6 +120,9 @@ def training_arguments(
     batches = math.ceil(num_queries / config.batch_queries)
     total_steps = config.max_steps or math.ceil(config.epochs * batches)
     every = math.ceil(total_steps / config.evaluations)
+    renamed = hasattr(TrainingArguments, "activation_checkpointing")  # from transformers 5.23 at the latest
+    name = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    recompute = {name: True, f"{name}_kwargs": {"use_reentrant": False}} if config.gradient_checkpointing else {}
     return TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=config.batch_queries,
@@ -131,8 +134,7 @@ def training_arguments(
         max_grad_norm=config.max_grad_norm,
         bf16=precision == torch.bfloat16,
         fp16=precision == torch.float16,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        **recompute,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -178,11 +180,11 @@ class FiniteGradients(TrainerCallback):
     def on_pre_optimizer_step(  # type: ignore[override]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
     ) -> None:
-        """A norm that is not finite has spread to every gradient by now, so one of them tells."""
+        """Clipping spreads a gradient that is not a number to all of them, but not an infinite one."""
         if args.fp16:
             return  # the gradient scaler skips such steps itself
-        gradient = next(p.grad for p in model.parameters() if p.grad is not None)
-        if not torch.isfinite(gradient).all():
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise _not_finite("gradient", state.global_step, None)
 
 
