@@ -1,8 +1,8 @@
-"""One training step of 32 (query, passage) pairs: m3tune against sentence-transformers and FlagEmbedding, in one run.
+"""One training step of 32 pairs: m3tune against sentence-transformers and FlagEmbedding, in one run.
 
     python benchmarks/train_step.py [--tokens 256] [--repeats 5]
 
-Two lengths of work: every text of exactly --tokens tokens (where packing saves nothing), and SciFact's own lengths up to
+Two kinds of work: every text of exactly --tokens tokens (where packing saves nothing), and SciFact's own pairs, cut at
 --tokens. Each side runs forward, loss, backward, clipping and an AdamW step on the same texts. "best" is a peer with
 bfloat16 autocast and dropout off, which neither does by itself.
 """

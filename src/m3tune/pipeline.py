@@ -1,6 +1,6 @@
 """The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
 
-    prepare -> measure_base -> tune -> measure_tuned -> judge -> deliver -> report
+    prepare -> measure_words -> measure_base -> tune -> measure_tuned -> judge -> deliver -> report
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from m3tune import __version__
-from m3tune.artifact import StageKey, is_complete, read_json, write_json, writing
+from m3tune.artifact import StageKey, fingerprint, is_complete, read_json, write_json, writing
 from m3tune.data.collection import Collection
 from m3tune.data.read import read_collection
 from m3tune.data.split import split_queries
-from m3tune.data.store import load_collection, save_collection
+from m3tune.data.store import save_collection
 from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
 from m3tune.evaluation.measure import DevCorpus, dev_corpus, measure_bm25, measure_encoder
 from m3tune.evaluation.metrics import mean, parse_metrics
@@ -78,6 +78,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(folder, recipe, say)
+    measure_words(folder, recipe, prepared)
     measure_base(folder, recipe, prepared, say)
     tune(folder, recipe, prepared, say)
     measure_tuned(folder, recipe, prepared, say)
@@ -99,37 +100,45 @@ def prepare(folder: Path, recipe: Recipe, say: Say = silent) -> Prepared:
             write_json(partial / "split.json", asdict(split))
             counts |= split_counts | {"passages": len(collection.passages), "judgments": len(collection.judgments)}
     split = Split(**{side: tuple(ids) for side, ids in read_json(folder / "data" / "split.json").items()})
-    say(f"{len(collection.passages):,} passages; queries: {len(split.train):,} train, {len(split.dev):,} dev, "
-        f"{len(split.test):,} test")  # fmt: skip
+    sides = ", ".join(f"{len(ids):,} {side}" for side, ids in asdict(split).items())
+    say(f"{len(collection.passages):,} passages; queries: {sides}")
     return Prepared(collection, split, key.fingerprint)
 
 
-def load_prepared(folder: Path) -> Prepared:
-    """The data stage of a finished run."""
-    split = Split(**{side: tuple(ids) for side, ids in read_json(folder / "data" / "split.json").items()})
-    manifest = read_json(folder / "data" / "manifest.json")
-    return Prepared(load_collection(folder / "data"), split, manifest["fingerprint"])
+def measure_words(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
+    """BM25 on the test queries, and on the development queries for the development corpus."""
+    if not recipe.evaluate.bm25:
+        return
+    key = StageKey("bm25", {"evaluate": recipe.evaluate.model_dump()}, {"data": prepared.fingerprint})
+    if is_complete(folder / "bm25", key):
+        return
+    split = prepared.split
+    with writing(folder / "bm25", key) as (partial, _):
+        measured = measure_bm25(prepared.collection, {"test": split.test, "dev": split.dev}, recipe.evaluate)
+        save_evaluations(partial, [measured["test"]])
+        save_evaluations(partial / "dev", [measured["dev"]])
 
 
 def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
-    """The untuned encoder, and BM25, on test queries; and the development corpus that training is watched on."""
-    key = _model_key("base", recipe, prepared, recipe.model)
+    """The untuned encoder on the test queries, and the development corpus that training is watched on."""
+    key = _model_key("base", recipe, prepared)
     if is_complete(folder / "base", key):
         return
     collection, split = prepared.collection, prepared.split
-    bm25 = measure_bm25(collection, {"test": split.test, "dev": split.dev}, recipe.evaluate)
-    if recipe.evaluate.bm25:
-        bm25_key = StageKey("bm25", recipe.evaluate.model_dump(), {"data": prepared.fingerprint})
-        with writing(folder / "bm25", bm25_key) as (partial, _):
-            save_evaluations(partial, [bm25["test"]])
     encoder, why = load_encoder(recipe.model)
     say(f"{recipe.model.path}: {why}")
     with writing(folder / "base", key) as (partial, counts):
         measured = measure_encoder(
-            encoder, "base", collection, list(collection.passages), {"test": split.test, "dev": split.dev},
-            recipe.evaluate, recipe.train.precision,
-        )  # fmt: skip
-        corpus = dev_corpus(collection, split.dev, (measured.evaluations["dev"], bm25["dev"]), recipe.data.dev_depth)
+            encoder,
+            "base",
+            collection,
+            list(collection.passages),
+            {"test": split.test, "dev": split.dev},
+            recipe.evaluate,
+            recipe.train.precision,
+        )
+        words = load_evaluations(folder / "bm25" / "dev") if recipe.evaluate.bm25 else []
+        corpus = dev_corpus(collection, split.dev, [measured.evaluations["dev"], *words], recipe.data.dev_depth)
         save_evaluations(partial, [measured.evaluations["test"]])
         save_evaluations(partial / "dev", [measured.on_subset("dev", split.dev, corpus)])
         write_json(partial / "dev_corpus.json", list(corpus))
@@ -139,13 +148,13 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
 
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
     """Train, choose the checkpoint on development data, and save it."""
-    config = {"train": recipe.train.model_dump(), "metric": recipe.evaluate.main_metric}
-    key = _model_key("train", recipe, prepared, recipe.model, config)
+    metric = recipe.evaluate.main_metric
+    corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
+    config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus)}
+    key = _model_key("train", recipe, prepared, config)
     if is_complete(folder / "train", key):
         return
-    metric = recipe.evaluate.main_metric
     base_metric = mean(load_evaluations(folder / "base" / "dev")[0].per_query)[metric]
-    corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
     encoder, _ = load_encoder(recipe.model)
 
     def evaluate_dev(current: Any) -> Mapping[str, float]:
@@ -268,11 +277,9 @@ def evaluate(
     return [*evaluations, *load_evaluations(folder / "bm25")] if config.bm25 else evaluations
 
 
-def _model_key(
-    stage: str, recipe: Recipe, prepared: Prepared, model: ModelConfig, config: Mapping[str, Any] | None = None
-) -> StageKey:
+def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any] | None = None) -> StageKey:
     return StageKey(
         stage,
-        {"model": model.model_dump(), **(config or {"evaluate": recipe.evaluate.model_dump()})},
-        {"data": prepared.fingerprint, "model": model_fingerprint(model), "m3tune": __version__},
+        {"model": recipe.model.model_dump(), **(config or {"evaluate": recipe.evaluate.model_dump()})},
+        {"data": prepared.fingerprint, "model": model_fingerprint(recipe.model), "m3tune": __version__},
     )

@@ -5,7 +5,7 @@ N texts, T packed tokens, D dimension
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +52,14 @@ class Encoder(nn.Module):
             dense = F.normalize(dense, dim=-1)
         return Embeddings(dense=dense[packed.slots])
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict | None = None, **options: Any
+    ) -> None:
         """Recompute each layer in the backward pass (called by the Trainer)."""
+        self.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+        """The same, as the first versions of transformers 5 call it."""
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
 
 

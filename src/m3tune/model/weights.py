@@ -87,7 +87,8 @@ def model_fingerprint(config: ModelConfig) -> str:
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Save weights, tokenizer and settings to `folder`; see the module's docstring for who can load it."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.backbone.save_pretrained(folder)
+    with quiet_transformers():
+        encoder.backbone.save_pretrained(folder)
     # What serves the model without m3tune cuts texts at this length.
     encoder.tokenizer.model_max_length = max(encoder.settings.query_max_tokens, encoder.settings.passage_max_tokens)
     encoder.tokenizer.save_pretrained(folder)

@@ -120,9 +120,9 @@ def training_arguments(
     batches = math.ceil(num_queries / config.batch_queries)
     total_steps = config.max_steps or math.ceil(config.epochs * batches)
     every = math.ceil(total_steps / config.evaluations)
-    renamed = hasattr(TrainingArguments, "activation_checkpointing")  # from transformers 5.23 at the latest
+    renamed = hasattr(TrainingArguments, "activation_checkpointing")  # in the course of transformers 5
     name = "activation_checkpointing" if renamed else "gradient_checkpointing"
-    recompute = {name: True, f"{name}_kwargs": {"use_reentrant": False}} if config.gradient_checkpointing else {}
+    on: dict[str, Any] = {name: True, f"{name}_kwargs": {"use_reentrant": False}}
     return TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=config.batch_queries,
@@ -134,7 +134,7 @@ def training_arguments(
         max_grad_norm=config.max_grad_norm,
         bf16=precision == torch.bfloat16,
         fp16=precision == torch.float16,
-        **recompute,
+        **(on if config.gradient_checkpointing else {}),
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
