@@ -30,9 +30,10 @@ from m3tune.data.read import read_collection
 from m3tune.data.split import split_queries
 from m3tune.data.store import save_collection
 from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
-from m3tune.evaluation.measure import DevCorpus, dev_corpus, measure_bm25, measure_encoder
+from m3tune.evaluation.measure import DevCorpus, Measured, dev_corpus, measure_bm25, measure_encoder
 from m3tune.evaluation.metrics import mean, parse_metrics
 from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
+from m3tune.model.encoder import Encoder
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
 from m3tune.report.html import write_report
@@ -128,15 +129,8 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
     encoder, why = load_encoder(recipe.model)
     say(f"{recipe.model.path}: {why}")
     with writing(folder / "base", key) as (partial, counts):
-        measured = measure_encoder(
-            encoder,
-            "base",
-            collection,
-            list(collection.passages),
-            {"test": split.test, "dev": split.dev},
-            recipe.evaluate,
-            recipe.train.precision,
-        )
+        sets = {"test": split.test, "dev": split.dev}
+        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets)
         words = load_evaluations(folder / "bm25" / "dev") if recipe.evaluate.bm25 else []
         corpus = dev_corpus(collection, split.dev, [measured.evaluations["dev"], *words], recipe.data.dev_depth)
         save_evaluations(partial, [measured.evaluations["test"]])
@@ -157,11 +151,8 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
     base_metric = mean(load_evaluations(folder / "base" / "dev")[0].per_query)[metric]
     encoder, _ = load_encoder(recipe.model)
 
-    def evaluate_dev(current: Any) -> Mapping[str, float]:
-        measured = measure_encoder(
-            current, "dev", prepared.collection, corpus, {"dev": prepared.split.dev}, recipe.evaluate,
-            recipe.train.precision,
-        )  # fmt: skip
+    def evaluate_dev(current: Encoder) -> Mapping[str, float]:
+        measured = _measure(current, "dev", recipe, prepared, corpus, {"dev": prepared.split.dev})
         return mean(measured.evaluations["dev"].per_query)
 
     with writing(folder / "train", key, keep_partial=True) as (partial, counts):
@@ -191,11 +182,8 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
             save_evaluations(partial, load_evaluations(folder / "base"))
             return
         encoder, _ = load_encoder(ModelConfig(path=str(folder.resolve() / "train" / "model")))
-        passages = list(prepared.collection.passages)
-        measured = measure_encoder(
-            encoder, "tuned", prepared.collection, passages, {"test": prepared.split.test}, recipe.evaluate,
-            recipe.train.precision,
-        )  # fmt: skip
+        passages = tuple(prepared.collection.passages)
+        measured = _measure(encoder, "tuned", recipe, prepared, passages, {"test": prepared.split.test})
         save_evaluations(partial, [measured.evaluations["test"]])
         counts |= measured.counts
 
@@ -275,6 +263,19 @@ def evaluate(
             counts |= measured.counts
     evaluations = load_evaluations(folder)
     return [*evaluations, *load_evaluations(folder / "bm25")] if config.bm25 else evaluations
+
+
+def _measure(
+    encoder: Encoder,
+    name: str,
+    recipe: Recipe,
+    prepared: Prepared,
+    passage_ids: Sequence[str],
+    query_sets: Mapping[str, Sequence[str]],
+) -> Measured:
+    return measure_encoder(
+        encoder, name, prepared.collection, passage_ids, query_sets, recipe.evaluate, recipe.train.precision
+    )
 
 
 def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any] | None = None) -> StageKey:

@@ -1,0 +1,182 @@
+import errno
+import json
+
+import pytest
+
+from m3tune.artifact import (
+    MANIFEST,
+    StageKey,
+    fingerprint,
+    installed_versions,
+    is_complete,
+    read_json,
+    write_json,
+    writing,
+)
+from m3tune.errors import ArtifactError
+
+KEY = StageKey("train", {"rate": 1e-5}, {"data": "abc"})
+OTHERS = {
+    "stage": StageKey("tune", {"rate": 1e-5}, {"data": "abc"}),
+    "config": StageKey("train", {"rate": 2e-5}, {"data": "abc"}),
+    "inputs": StageKey("train", {"rate": 1e-5}, {"data": "abd"}),
+}
+
+
+def finish(folder, key=KEY, content="whole", **options):
+    with writing(folder, key, **options) as (partial, counts):
+        (partial / "result.txt").write_text(content)
+        counts["texts"] = 3
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+# --- keys
+
+
+@pytest.mark.parametrize("differs", OTHERS)
+def test_the_key_follows_stage_config_and_inputs(differs):
+    assert OTHERS[differs].fingerprint != KEY.fingerprint
+    assert StageKey("train", {"rate": 1e-5}, {"data": "abc"}).fingerprint == KEY.fingerprint
+
+
+def test_the_order_of_keys_does_not_matter_and_that_of_lists_does():
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint([1, 2]) != fingerprint([2, 1])
+    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
+
+
+# --- a finished stage
+
+
+def test_a_finished_stage_says_what_it_was_made_from(tmp_path):
+    finish(tmp_path / "train")
+    assert names(tmp_path) == ["train"]
+    assert names(tmp_path / "train") == [MANIFEST, "result.txt"]
+    manifest = read_json(tmp_path / "train" / MANIFEST)
+    assert manifest["stage"] == "train"
+    assert manifest["fingerprint"] == KEY.fingerprint
+    assert manifest["config"] == {"rate": 1e-5}
+    assert manifest["inputs"] == {"data": "abc"}
+    assert manifest["counts"] == {"texts": 3}
+    assert manifest["versions"] == installed_versions()
+    assert {"python", "m3tune", "torch", "transformers"} <= manifest["versions"].keys()
+    assert manifest["seconds"] >= 0
+
+
+def test_only_the_very_same_key_finds_it_complete(tmp_path):
+    assert not is_complete(tmp_path / "train", KEY)
+    finish(tmp_path / "train")
+    assert is_complete(tmp_path / "train", KEY)
+    assert not any(is_complete(tmp_path / "train", other) for other in OTHERS.values())
+    (tmp_path / "train" / MANIFEST).unlink()
+    assert not is_complete(tmp_path / "train", KEY)
+
+
+def test_a_new_key_replaces_the_whole_directory(tmp_path):
+    finish(tmp_path / "train")
+    (tmp_path / "train" / "left over").write_text("")
+    finish(tmp_path / "train", OTHERS["config"], "new")
+    assert (tmp_path / "train" / "result.txt").read_text() == "new"
+    assert names(tmp_path / "train") == [MANIFEST, "result.txt"]
+
+
+# --- an interrupted stage
+
+INTERRUPTIONS = [RuntimeError("bug"), KeyboardInterrupt(), SystemExit(1), OSError(errno.ENOSPC, "no space left")]
+
+
+@pytest.mark.parametrize("keep_partial", [False, True])
+@pytest.mark.parametrize("interruption", INTERRUPTIONS, ids=lambda error: type(error).__name__)
+def test_an_interrupted_stage_leaves_no_finished_directory(tmp_path, interruption, keep_partial):
+    with (
+        pytest.raises(type(interruption)),
+        writing(tmp_path / "train", KEY, keep_partial=keep_partial) as (partial, _),
+    ):
+        (partial / "result.txt").write_text("half")
+        raise interruption
+    assert not (tmp_path / "train").exists()
+    assert not is_complete(tmp_path / "train", KEY)
+    assert names(tmp_path) == (["train.partial"] if keep_partial else [])
+
+
+def test_an_interrupted_stage_leaves_the_finished_one_before_it(tmp_path):
+    finish(tmp_path / "train")
+    with pytest.raises(RuntimeError), writing(tmp_path / "train", OTHERS["config"]) as (partial, _):
+        (partial / "result.txt").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "train" / "result.txt").read_text() == "whole"
+    assert is_complete(tmp_path / "train", KEY)
+
+
+def test_a_partial_directory_is_never_complete(tmp_path):
+    with pytest.raises(RuntimeError), writing(tmp_path / "train", KEY, keep_partial=True):
+        raise RuntimeError
+    assert not is_complete(tmp_path / "train.partial", KEY)
+
+
+def begin_and_break(folder, key=KEY, **options):
+    with pytest.raises(RuntimeError), writing(folder, key, **options) as (partial, _):
+        (partial / "checkpoint").write_text("half way")
+        raise RuntimeError
+
+
+def test_what_was_begun_with_the_same_key_is_handed_out_again(tmp_path):
+    begin_and_break(tmp_path / "train", keep_partial=True)
+    with writing(tmp_path / "train", KEY, keep_partial=True) as (partial, _):
+        assert (partial / "checkpoint").read_text() == "half way"
+    assert names(tmp_path / "train") == ["checkpoint", MANIFEST]
+    assert names(tmp_path) == ["train"]
+
+
+@pytest.mark.parametrize("differs", OTHERS)
+def test_what_was_begun_with_another_key_is_thrown_away(tmp_path, differs):
+    begin_and_break(tmp_path / "train", OTHERS[differs], keep_partial=True)
+    with writing(tmp_path / "train", KEY, keep_partial=True) as (partial, _):
+        assert names(partial) == ["begun.json"]
+
+
+def test_what_was_left_by_a_kill_is_thrown_away_by_a_stage_that_cannot_resume(tmp_path):
+    begin_and_break(tmp_path / "train", keep_partial=True)  # a kill leaves the same, whatever the stage
+    with writing(tmp_path / "train", KEY) as (partial, _):
+        assert names(partial) == ["begun.json"]
+
+
+def test_a_partial_directory_that_does_not_say_whose_it_is_is_thrown_away(tmp_path):
+    (tmp_path / "train.partial").mkdir()
+    (tmp_path / "train.partial" / "unknown").write_text("")
+    with writing(tmp_path / "train", KEY, keep_partial=True) as (partial, _):
+        assert names(partial) == ["begun.json"]
+
+
+# --- JSON files
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"text": "漢字"})
+    assert read_json(file) == {"text": "漢字"}
+    assert "漢字" in file.read_text(encoding="utf-8")
+    with pytest.raises(TypeError):
+        write_json(file, {"no json": object()})
+    assert read_json(file) == {"text": "漢字"}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(ArtifactError, match="this file is missing") as caught:
+        read_json(tmp_path / "no.json")
+    assert caught.value.where == str(tmp_path / "no.json")
+    (tmp_path / "half.json").write_text('{"a": ')
+    with pytest.raises(ArtifactError, match="broken JSON") as caught:
+        read_json(tmp_path / "half.json")
+    assert caught.value.where == str(tmp_path / "half.json")
+
+
+def test_a_manifest_is_readable_json_for_other_programs(tmp_path):
+    finish(tmp_path / "train")
+    text = (tmp_path / "train" / MANIFEST).read_text()
+    assert json.loads(text)["counts"] == {"texts": 3}
+    assert text.startswith("{\n  ")

@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from m3tune import machine
+from m3tune.machine import autocast, keep_freed_memory, pick_device, pick_precision
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+
+
+@pytest.fixture
+def speedup(monkeypatch):
+    """Sets what the measurement says of bfloat16 on the CPU."""
+
+    def be(times):
+        monkeypatch.setattr(machine, "_cpu_bfloat16_speedup", lambda: times)
+
+    return be
+
+
+def test_the_measurement_gives_a_believable_ratio_and_is_made_once():
+    machine._cpu_bfloat16_speedup.cache_clear()
+    ratio = machine._cpu_bfloat16_speedup()
+    assert isinstance(ratio, float)
+    assert 1e-3 < ratio < 100
+    assert machine._cpu_bfloat16_speedup() == ratio
+    assert machine._cpu_bfloat16_speedup.cache_info().hits == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [(0.1, torch.float32), (1.0, torch.float32), (1.2, torch.float32), (1.4, torch.bfloat16), (8.0, torch.bfloat16)],
+)
+def test_auto_takes_bfloat16_on_the_cpu_only_where_it_is_worth_it(speedup, times, expected):
+    speedup(times)
+    assert pick_precision("auto", CPU) == expected
+
+
+def test_auto_takes_bfloat16_on_cuda_where_the_card_has_it(monkeypatch, speedup):
+    speedup(0.1)  # says nothing about the card
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda answer=supported: answer)
+        assert pick_precision("auto", CUDA) == expected
+    assert pick_precision("auto", MPS) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_precision_that_is_asked_for_is_not_measured(monkeypatch, name):
+    monkeypatch.setattr(machine, "_cpu_bfloat16_speedup", lambda: pytest.fail("measured"))
+    for device in (CPU, CUDA, MPS):
+        assert pick_precision(name, device) == getattr(torch, name)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_accelerator_comes_before_the_cpu(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device() == torch.device(expected)
+
+
+def test_products_are_of_the_picked_precision_inside_autocast():
+    a = torch.ones(4, 4)
+    with autocast(CPU, torch.bfloat16):
+        assert (a @ a).dtype == torch.bfloat16
+    with autocast(CPU, torch.float32):
+        assert (a @ a).dtype == torch.float32
+
+
+def test_keeping_freed_memory_works_on_glibc_and_says_no_elsewhere(monkeypatch):
+    keep_freed_memory.cache_clear()
+    assert isinstance(keep_freed_memory(), bool)
+    keep_freed_memory.cache_clear()
+    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    assert keep_freed_memory() is False
+    keep_freed_memory.cache_clear()
