@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 import torch
 
-from m3tune.machine import keep_freed_memory, pick_device, pick_precision
+from m3tune.machine import pick_device, pick_precision
 from m3tune.model.weights import load_encoder
 from m3tune.recipe import ModelConfig
 from m3tune.retrieval.encode import encode
@@ -45,7 +45,6 @@ def main() -> None:
         ),
         "FlagEmbedding (as it comes)": lambda: keep("fe", lambda: flag.encode_corpus(texts)),
     }
-    keep_freed_memory()
     medians = interleaved_medians(contestants, arguments.repeats)
     print(f"{len(texts)} passages, at most 256 tokens, median of {arguments.repeats}")
     print_table(medians, ours, "s")

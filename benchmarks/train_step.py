@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from m3tune.data.tokens import tokenize
-from m3tune.machine import autocast, keep_freed_memory, pick_device, pick_precision
+from m3tune.machine import autocast, pick_device, pick_precision
 from m3tune.model.encoder import set_dropout
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
@@ -34,7 +34,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     print_machine()
-    keep_freed_memory()
     for title, queries, passages in (
         (f"every text {arguments.tokens} tokens", *full_length_texts(arguments.tokens)),
         ("SciFact's pairs", *scifact_pairs()),

@@ -29,6 +29,12 @@ def finish(folder, key=KEY, content="whole", **options):
         counts["texts"] = 3
 
 
+def break_off(folder, error, key=KEY, **options):
+    with writing(folder, key, **options) as (partial, _):
+        (partial / "checkpoint").write_text("half way")
+        raise error
+
+
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
@@ -91,12 +97,8 @@ INTERRUPTIONS = [RuntimeError("bug"), KeyboardInterrupt(), SystemExit(1), OSErro
 @pytest.mark.parametrize("keep_partial", [False, True])
 @pytest.mark.parametrize("interruption", INTERRUPTIONS, ids=lambda error: type(error).__name__)
 def test_an_interrupted_stage_leaves_no_finished_directory(tmp_path, interruption, keep_partial):
-    with (
-        pytest.raises(type(interruption)),
-        writing(tmp_path / "train", KEY, keep_partial=keep_partial) as (partial, _),
-    ):
-        (partial / "result.txt").write_text("half")
-        raise interruption
+    with pytest.raises(type(interruption)):
+        break_off(tmp_path / "train", interruption, keep_partial=keep_partial)
     assert not (tmp_path / "train").exists()
     assert not is_complete(tmp_path / "train", KEY)
     assert names(tmp_path) == (["train.partial"] if keep_partial else [])
@@ -104,27 +106,21 @@ def test_an_interrupted_stage_leaves_no_finished_directory(tmp_path, interruptio
 
 def test_an_interrupted_stage_leaves_the_finished_one_before_it(tmp_path):
     finish(tmp_path / "train")
-    with pytest.raises(RuntimeError), writing(tmp_path / "train", OTHERS["config"]) as (partial, _):
-        (partial / "result.txt").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        break_off(tmp_path / "train", RuntimeError(), OTHERS["config"])
     assert (tmp_path / "train" / "result.txt").read_text() == "whole"
     assert is_complete(tmp_path / "train", KEY)
 
 
 def test_a_partial_directory_is_never_complete(tmp_path):
-    with pytest.raises(RuntimeError), writing(tmp_path / "train", KEY, keep_partial=True):
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        break_off(tmp_path / "train", RuntimeError(), keep_partial=True)
     assert not is_complete(tmp_path / "train.partial", KEY)
 
 
-def begin_and_break(folder, key=KEY, **options):
-    with pytest.raises(RuntimeError), writing(folder, key, **options) as (partial, _):
-        (partial / "checkpoint").write_text("half way")
-        raise RuntimeError
-
-
 def test_what_was_begun_with_the_same_key_is_handed_out_again(tmp_path):
-    begin_and_break(tmp_path / "train", keep_partial=True)
+    with pytest.raises(RuntimeError):
+        break_off(tmp_path / "train", RuntimeError(), keep_partial=True)
     with writing(tmp_path / "train", KEY, keep_partial=True) as (partial, _):
         assert (partial / "checkpoint").read_text() == "half way"
     assert names(tmp_path / "train") == ["checkpoint", MANIFEST]
@@ -133,13 +129,15 @@ def test_what_was_begun_with_the_same_key_is_handed_out_again(tmp_path):
 
 @pytest.mark.parametrize("differs", OTHERS)
 def test_what_was_begun_with_another_key_is_thrown_away(tmp_path, differs):
-    begin_and_break(tmp_path / "train", OTHERS[differs], keep_partial=True)
+    with pytest.raises(RuntimeError):
+        break_off(tmp_path / "train", RuntimeError(), OTHERS[differs], keep_partial=True)
     with writing(tmp_path / "train", KEY, keep_partial=True) as (partial, _):
         assert names(partial) == ["begun.json"]
 
 
 def test_what_was_left_by_a_kill_is_thrown_away_by_a_stage_that_cannot_resume(tmp_path):
-    begin_and_break(tmp_path / "train", keep_partial=True)  # a kill leaves the same, whatever the stage
+    with pytest.raises(RuntimeError):  # a kill leaves the same, whatever the stage
+        break_off(tmp_path / "train", RuntimeError(), keep_partial=True)
     with writing(tmp_path / "train", KEY) as (partial, _):
         assert names(partial) == ["begun.json"]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from m3tune import machine
-from m3tune.machine import autocast, keep_freed_memory, pick_device, pick_precision
+from m3tune.machine import autocast, pick_device, pick_precision
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -65,12 +65,3 @@ def test_products_are_of_the_picked_precision_inside_autocast():
         assert (a @ a).dtype == torch.bfloat16
     with autocast(CPU, torch.float32):
         assert (a @ a).dtype == torch.float32
-
-
-def test_keeping_freed_memory_works_on_glibc_and_says_no_elsewhere(monkeypatch):
-    keep_freed_memory.cache_clear()
-    assert isinstance(keep_freed_memory(), bool)
-    keep_freed_memory.cache_clear()
-    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
-    assert keep_freed_memory() is False
-    keep_freed_memory.cache_clear()

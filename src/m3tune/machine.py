@@ -1,10 +1,8 @@
-"""What this machine is good at: the device, the precision that is really faster on it, and the allocator's habits."""
+"""What this machine is good at: the device, and the precision that is really faster on it."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import platform
 import time
 from typing import Literal
 
@@ -59,22 +57,3 @@ def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
         a @ b
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-@functools.cache
-def keep_freed_memory() -> bool:
-    """Tell glibc not to return large freed blocks to the kernel; True where that worked.
-
-    By default every tensor above 32 MiB is mapped afresh and its pages are zeroed again at each step.
-    """
-    if platform.system() != "Linux":
-        return False
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return False
-    mmap_max, trim_threshold, top_pad = -4, -1, -2
-    never_map = libc.mallopt(mmap_max, 0)
-    never_trim = libc.mallopt(trim_threshold, 2**31 - 1)
-    grow_by = libc.mallopt(top_pad, 64 * 2**20)
-    return bool(never_map and never_trim and grow_by)

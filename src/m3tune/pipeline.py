@@ -100,10 +100,19 @@ def prepare(folder: Path, recipe: Recipe, say: Say = silent) -> Prepared:
             save_collection(collection, partial)
             write_json(partial / "split.json", asdict(split))
             counts |= split_counts | {"passages": len(collection.passages), "judgments": len(collection.judgments)}
-    split = Split(**{side: tuple(ids) for side, ids in read_json(folder / "data" / "split.json").items()})
-    sides = ", ".join(f"{len(ids):,} {side}" for side, ids in asdict(split).items())
-    say(f"{len(collection.passages):,} passages; queries: {sides}")
+    split = read_split(folder)
+    say(
+        f"{len(collection.passages):,} passages; {len(split.train):,} train, {len(split.dev):,} dev and "
+        f"{len(split.test):,} test queries ({split.protocol})"
+    )
     return Prepared(collection, split, key.fingerprint)
+
+
+def read_split(folder: Path) -> Split:
+    """The split of a run."""
+    stored = read_json(folder / "data" / "split.json")
+    train_ids, dev_ids, test_ids = (tuple(stored[side]) for side in ("train", "dev", "test"))
+    return Split(train_ids, dev_ids, test_ids, stored["protocol"])
 
 
 def measure_words(folder: Path, recipe: Recipe, prepared: Prepared) -> None:

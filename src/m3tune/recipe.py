@@ -34,6 +34,11 @@ class DataConfig(_Config):
     test: Share = Field(
         0.2, description="Share of all queries kept for the verdict, where the data brings no test split."
     )
+    protocol: Literal["auto", "new documents", "new questions"] = Field(
+        "auto",
+        description="What a carved split asks: about documents that train has not seen, or new questions about the "
+        "same ones. auto: new documents, unless the data's own test split shares them with its train split.",
+    )
     max_dev_queries: int = Field(400, ge=1, description="At most this many development queries.")
     dev_depth: int = Field(
         20, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
@@ -67,7 +72,9 @@ class TrainConfig(_Config):
     in_batch_negatives: bool = Field(True, description="Whether other queries' passages are negatives.")
     temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
     learning_rate: float = Field(2e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
-    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field("linear")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="How the learning rate falls after the warm-up."
+    )
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay, not on biases and norms.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")

@@ -10,6 +10,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 """query id -> passage id -> grade. A grade above zero is relevant; zero is judged and not relevant."""
 
 Side = Literal["query", "passage"]
+Protocol = Literal["new documents", "new questions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,15 @@ class Negative(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which queries train, which choose (development) and which judge (test). Query ids; no id is in two of them."""
+    """Which queries train, which choose (development) and which judge (test). Query ids; no id is in two of them.
+
+    `protocol` says what a carved side asks: about new documents, or new questions about documents that train has too.
+    """
 
     train: tuple[str, ...]
     dev: tuple[str, ...]
     test: tuple[str, ...]
+    protocol: Protocol = "new documents"
 
 
 class Example(NamedTuple):

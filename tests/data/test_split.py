@@ -149,7 +149,7 @@ def test_groups_that_reach_into_a_given_split_are_carved_last():
         [{i % 10} for i in range(30)], {"train": tuple(f"q{i}" for i in range(20)), "test": ("q20", "q21")}
     )
     for seed in range(10):
-        split, counts = split_queries(collection, config(dev=0.3, seed=seed))
+        split, counts = split_queries(collection, config(dev=0.3, seed=seed, protocol="new documents"))
         assert len(split.dev) == 6
         assert counts["dev_sharing_a_passage_with_test"] == 0
         assert counts["train_sharing_a_passage_with_test"] == 4
@@ -167,10 +167,37 @@ def test_a_random_split_by_question_is_still_usable():
 def test_scifact():
     collection, _ = read_collection("package:m3tune/demo/scifact")
     split, counts = split_queries(collection, config())
+    # 196 of its 300 test claims share an abstract with a training claim, so development claims may as well.
+    assert split.protocol == "new questions"
     assert set(split.test) == set(collection.splits["test"])
+    assert (len(split.train), len(split.dev), len(split.test)) == (688, 121, 300)
+    assert counts["train_sharing_a_passage_with_dev"] > 0
+    assert balanced(counts)
+
+
+def test_scifact_about_new_documents():
+    collection, _ = read_collection("package:m3tune/demo/scifact")
+    split, counts = split_queries(collection, config(protocol="new documents"))
     assert (len(split.train), len(split.dev), len(split.test)) == (687, 122, 300)
     assert counts["train_sharing_a_passage_with_dev"] == counts["dev_sharing_a_passage_with_test"] == 0
     assert balanced(counts)
+
+
+def test_without_a_given_test_the_protocol_is_new_documents():
+    split, counts = split_queries(build([{i // 2} for i in range(40)]), config())
+    assert split.protocol == "new documents"
+    assert not any(count for name, count in counts.items() if "_sharing_" in name)
+
+
+def test_new_questions_ignore_shared_passages_but_keep_queries_of_one_text_together():
+    collection = build([{i % 2} for i in range(60)])
+    twins = {f"q{i}": Query(f"q{i}", f"question {i // 2}") for i in range(60)}
+    collection = Collection(twins, collection.passages, collection.judgments)
+    split, _ = split_queries(collection, config(protocol="new questions"))
+    assert split.dev
+    assert split.test
+    side_of = {q: side for side in SIDES for q in getattr(split, side)}
+    assert all(side_of[f"q{i}"] == side_of[f"q{i + 1}"] for i in range(0, 60, 2))
 
 
 GIANT = [{0, i} for i in range(1, 30)] + [{40}, {41}, {42}]

@@ -13,11 +13,13 @@ from m3tune.data.files import listed
 from m3tune.data.groups import shared_passage_groups
 from m3tune.errors import DataError
 from m3tune.recipe import DataConfig
-from m3tune.types import Split
+from m3tune.types import Protocol, Split
 
 _SIDES = ("train", "dev", "test")
 _FEWEST_GROUPS = 3  # one for each side
 _TOLERANCE = 0.5  # groups stay whole, so a carved side may miss its target by this share of it
+
+_SHARED_BY_CHANCE = 0.05  # share of test queries with a passage of train below which the test is of new documents
 
 _Sides = dict[str, set[str]]
 
@@ -26,8 +28,10 @@ def split_queries(collection: Collection, config: DataConfig) -> tuple[Split, di
     """The split of the queries that have a relevant passage, and counts for the manifest.
 
     Splits that the data brings are kept; a query in several of them belongs to test before dev before train. A missing
-    test or dev split is carved from train by whole groups (queries that share a relevant passage or a text), seeded;
-    groups that reach into a split that the data brings are taken last. A share of 0 carves nothing.
+    test or dev split is carved from train by whole groups, seeded: queries of the same text, and under the protocol
+    "new documents" queries that share a relevant passage; groups that reach into a split that the data brings are taken
+    last. "auto" is "new documents", unless the given test split shares passages with the given train split: development
+    queries have to be like the test queries that they stand for. A share of 0 carves nothing.
 
     The counts balance: queries = train + dev + test + without_positive + in_no_given_split. `A_also_in_B` counts
     queries taken out of the given split A; `A_sharing_a_passage_with_B` queries of A whose group reaches into B.
@@ -37,9 +41,11 @@ def split_queries(collection: Collection, config: DataConfig) -> tuple[Split, di
     """
     judged = [query_id for query_id in collection.queries if query_id in collection.positives]
     sides, counts = _given_sides(collection, judged)
-    group_of = shared_passage_groups(
+    documents = shared_passage_groups(
         judged, collection.positives, collection.canonical_passage, collection.canonical_query
     )
+    protocol = _protocol_of(collection, sides, config)
+    group_of = documents if protocol == "new documents" else _same_text_groups(collection, judged)
     shares = {"test": config.test, "dev": config.dev}
     missing = [side for side, share in shares.items() if share > 0 and side not in collection.splits]
     if missing:
@@ -52,10 +58,26 @@ def split_queries(collection: Collection, config: DataConfig) -> tuple[Split, di
         # Train and every side still to carve need a group each.
         _carve(side, sides, group_of, target, ceiling, len(missing) - index, generator)
 
-    counts |= _sharing_counts(sides, group_of)
+    counts |= _sharing_counts(sides, documents)
     counts |= {side: len(sides[side]) for side in _SIDES}
     train, dev, test = (tuple(query_id for query_id in judged if query_id in sides[side]) for side in _SIDES)
-    return Split(train, dev, test), counts
+    return Split(train, dev, test, protocol), counts
+
+
+def _protocol_of(collection: Collection, sides: _Sides, config: DataConfig) -> Protocol:
+    """The protocol of the recipe, or for auto that of the splits the data brings."""
+    if config.protocol != "auto":
+        return config.protocol
+    seen = {collection.canonical_passage[p] for query_id in sides["train"] for p in collection.positives[query_id]}
+    shared = sum(
+        any(collection.canonical_passage[p] in seen for p in collection.positives[query_id])
+        for query_id in sides["test"]
+    )
+    return "new questions" if shared > _SHARED_BY_CHANCE * len(sides["test"]) else "new documents"
+
+
+def _same_text_groups(collection: Collection, query_ids: list[str]) -> dict[str, int]:
+    return shared_passage_groups(query_ids, {}, {}, collection.canonical_query)
 
 
 def queries_of(collection: Collection, split: str) -> tuple[str, ...]:

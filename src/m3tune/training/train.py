@@ -14,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from m3tune.data.collection import Collection
 from m3tune.errors import TrainingError
-from m3tune.machine import keep_freed_memory, pick_device, pick_precision
+from m3tune.machine import pick_device, pick_precision
 from m3tune.model.backbone import quiet_transformers
 from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
@@ -50,7 +50,6 @@ def train(
 
     Checkpoints and the log go to `folder`; an interrupted run that left checkpoints there goes on from the last one.
     """
-    keep_freed_memory()
     examples = make_examples(collection, query_ids)
     collate, counts = _collator(encoder, collection, examples, config)
     if config.negatives_per_query and not any(example.negative_ids for example in examples):
