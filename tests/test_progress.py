@@ -65,7 +65,6 @@ def test_shown_ends_also_after_an_error():
     assert text_of(screen) == before
 
 
-@pytest.mark.xfail(strict=True, reason="labels and notes are read as rich markup")
 @pytest.mark.parametrize("name", ["[red]", "[/]", "model [v2]"])
 def test_brackets_in_a_name_are_shown_as_they_are(name):
     screen = console()

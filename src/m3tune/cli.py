@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -210,7 +210,7 @@ def _run(recipe: Any, as_json: bool) -> None:
 def _say(as_json: bool) -> Any:
     def say(text: str) -> None:
         if not as_json:
-            err.print(text, markup=False, highlight=False)
+            err.print(text, markup=False, highlight=False, soft_wrap=True)
 
     return say
 
@@ -227,13 +227,15 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def _explain_os_error(error: OSError) -> str | None:
+def _explain_machine(error: Exception) -> str | None:
     """A sentence for the errors of a machine that a person can mend, None for others."""
-    where = error.filename or "the disk"
-    if error.errno == errno.ENOSPC:
+    where = getattr(error, "filename", None) or "the disk"
+    number = getattr(error, "errno", None)
+    # safetensors and torch.save speak of a full disk in words of their own.
+    if number == errno.ENOSPC or "(os error 28)" in str(error) or "inline_container" in str(error):
         free = shutil.disk_usage(Path.cwd()).free / 2**30
         return f"{where}: no space left on the disk ({free:.1f} GiB free here)\nfix: free space, or set another --out"
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{where}: no permission to read or write\nfix: check who owns it, or set another --out"
     return None
 
@@ -244,16 +246,20 @@ def main() -> None:
     try:
         app()
     except M3TuneError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, style="red")
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to go on from where it stopped", style="yellow")
-        sys.exit(INTERRUPTED)
+        _fail(str(error))
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # typer's translation of Ctrl-C
+            err.print("interrupted; run the same command again to go on from where it stopped", style="yellow")
+        raise
     except Exception as error:
-        explained = _explain_os_error(error) if isinstance(error, OSError) else None
+        explained = _explain_machine(error)
         if explained:
-            err.print(f"error: {explained}", markup=False, highlight=False, style="red")
-            sys.exit(USER_ERROR)
+            _fail(explained)
         traceback.print_exc()
         err.print(f"this is a bug in m3tune {__version__}; please report it with the lines above", style="red")
         sys.exit(BUG)
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"error: {message}", markup=False, highlight=False, style="red", soft_wrap=True)
+    sys.exit(USER_ERROR)

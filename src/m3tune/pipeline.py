@@ -119,7 +119,7 @@ def measure_words(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
     """BM25 on the test queries, and on the development queries for the development corpus."""
     if not recipe.evaluate.bm25:
         return
-    key = StageKey("bm25", {"evaluate": recipe.evaluate.model_dump()}, {"data": prepared.fingerprint})
+    key = StageKey("bm25", recipe.evaluate.measuring(), {"data": prepared.fingerprint})
     if is_complete(folder / "bm25", key):
         return
     split = prepared.split
@@ -131,7 +131,8 @@ def measure_words(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
 
 def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
     """The untuned encoder on the test queries, and the development corpus that training is watched on."""
-    key = _model_key("base", recipe, prepared)
+    config = recipe.evaluate.measuring() | {"precision": recipe.train.precision, "bm25": recipe.evaluate.bm25}
+    key = _model_key("base", recipe, prepared, config)
     if is_complete(folder / "base", key):
         return
     collection, split = prepared.collection, prepared.split
@@ -182,7 +183,7 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
     """What development data chose, measured once on the test queries; the base is not measured twice."""
     selection = read_json(folder / "train" / "selection.json")
     inputs = {"train": read_json(folder / "train" / "manifest.json")["fingerprint"]}
-    key = StageKey("tuned", {"evaluate": recipe.evaluate.model_dump()}, inputs)
+    key = StageKey("tuned", recipe.evaluate.measuring(), inputs)
     if is_complete(folder / "tuned", key):
         return
     with writing(folder / "tuned", key) as (partial, counts):
@@ -256,7 +257,7 @@ def evaluate(
     """One model, and BM25 where `config` says so, over any collection; saved to `folder` and `folder`/bm25."""
     key = StageKey(
         "evaluate",
-        {"evaluate": config.model_dump(), "model": model.model_dump(), "queries": list(query_ids)},
+        {**config.measuring(), "bm25": config.bm25, "model": model.model_dump(), "queries": list(query_ids)},
         {"data": collection.fingerprint, "model": model_fingerprint(model), "m3tune": __version__},
     )
     if not is_complete(folder, key):
@@ -287,9 +288,9 @@ def _measure(
     )
 
 
-def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any] | None = None) -> StageKey:
+def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any]) -> StageKey:
     return StageKey(
         stage,
-        {"model": recipe.model.model_dump(), **(config or {"evaluate": recipe.evaluate.model_dump()})},
+        {"model": recipe.model.model_dump(), **config},
         {"data": prepared.fingerprint, "model": model_fingerprint(recipe.model), "m3tune": __version__},
     )

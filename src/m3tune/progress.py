@@ -28,13 +28,13 @@ _bars: ContextVar[Progress | None] = ContextVar("bars", default=None)
 def shown(console: Console) -> Iterator[None]:
     """Show a bar, with the time left, for every `track` inside."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, refresh_per_second=4, transient=not console.is_terminal) as bars:
         token = _bars.set(bars)

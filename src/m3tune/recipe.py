@@ -5,6 +5,7 @@ Every key a recipe may hold stands in this file, with its unit and its default. 
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -108,6 +109,10 @@ class EvaluateConfig(_Config):
     resamples: int = Field(10_000, ge=100, description="Bootstrap and randomisation resamples.")
     seed: int = Field(0, ge=0, description="Seed of the resamples.")
 
+    def measuring(self) -> dict[str, Any]:
+        """What changes a measurement, as opposed to the comparison of two."""
+        return self.model_dump(include={"metrics", "main_metric", "depth"})
+
 
 class Recipe(_Config):
     """Everything one `m3tune run` needs to know."""
@@ -183,20 +188,21 @@ def _explain(error: Mapping[str, Any]) -> str:
 
 def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
-    lines = [f"output = {_toml_value(recipe.output)}"]
+    lines = [f"output = {toml_value(recipe.output)}"]
     for section in ("data", "model", "train", "evaluate"):
         lines += ["", f"[{section}]"]
         values = getattr(recipe, section).model_dump()
-        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items() if value is not None]
+        lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """`value` as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's too; JSON alone lets the delete character stand.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from m3tune.data.read import read_collection
 from m3tune.errors import RecipeError, nearest
 from m3tune.paths import PACKAGE_PREFIX
-from m3tune.recipe import build_recipe
+from m3tune.recipe import build_recipe, toml_value
 
 DEMO: Mapping[str, str] = {
     "data.path": "package:m3tune/demo/scifact",
@@ -66,6 +66,5 @@ def _with_value(text: str, dotted: str, value: str) -> str:
     """The TOML `text` with one string replaced, comments and layout kept."""
     table, _, key = dotted.rpartition(".")
     start = text.index(f"[{table}]") if table else 0
-    quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     pattern = re.compile(rf'^{key} = "[^"\n]*"', re.MULTILINE)
-    return text[:start] + pattern.sub(lambda _: f"{key} = {quoted}", text[start:], count=1)
+    return text[:start] + pattern.sub(lambda _: f"{key} = {toml_value(value)}", text[start:], count=1)

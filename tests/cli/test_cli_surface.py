@@ -248,7 +248,6 @@ def test_a_full_disk_says_where_and_how_much_is_free(m3tune, place, tmp_path, mo
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["recipe.toml"]
 
 
-@pytest.mark.xfail(strict=True, reason="a full disk while weights are written is taken for a bug of ours")
 @pytest.mark.parametrize("kind", ["safetensors", "torch"])
 def test_a_full_disk_while_weights_are_written_is_no_bug_of_ours(m3tune, place, tmp_path, monkeypatch, kind):
     from safetensors import SafetensorError
@@ -320,7 +319,6 @@ def test_ctrl_c_while_training_leaves_no_stack_trace_and_no_finished_stage(place
     assert (folder / "train.partial").is_dir(), "what is there is gone on from"
 
 
-@pytest.mark.xfail(strict=True, reason="typer takes KeyboardInterrupt for itself and exits without a word")
 def test_ctrl_c_says_how_to_go_on(m3tune, place, monkeypatch):
     monkeypatch.setattr(pipeline, "run", fails(KeyboardInterrupt()))
     code, out, err = m3tune("run", place / "recipe.toml")
@@ -331,7 +329,6 @@ def test_ctrl_c_says_how_to_go_on(m3tune, place, monkeypatch):
 # --- what is printed for people and for programs
 
 
-@pytest.mark.xfail(strict=True, reason="rich breaks lines at 80 columns, in the middle of a path")
 def test_a_path_in_a_message_is_never_broken(tmp_path):
     missing = tmp_path / ("long-" * 20) / "recipe.toml"
     process = start("run", missing)

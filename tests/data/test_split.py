@@ -58,7 +58,7 @@ def test_no_shared_passage_leaks_and_the_counts_balance(relevant, copies, given_
     ids = [f"q{i}" for i in range(len(relevant))]
     splits = {name: tuple(members.draw(st.lists(st.sampled_from(ids), unique=True))) for name in given_names}
     collection = build(relevant, splits, copies)
-    settings_ = config(dev=dev, test=test, seed=seed, max_dev_queries=3)
+    settings_ = config(dev=dev, test=test, seed=seed, max_dev_queries=3, protocol="new documents")
     try:
         split, counts = split_queries(collection, settings_)
     except DataError:

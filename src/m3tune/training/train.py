@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,22 +52,30 @@ def train(
 
     Checkpoints and the log go to `folder`; an interrupted run that left checkpoints there goes on from the last one.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError(
+            "started as one of several processes, which would each train on the same batches",
+            where="train",
+            fix="start m3tune once; it trains on one device so far",
+        )
     examples = make_examples(collection, query_ids)
     collate, counts = _collator(encoder, collection, examples, config)
     if config.negatives_per_query and not any(example.negative_ids for example in examples):
         say("the recipe asks for hard negatives, but the data brings none: only in-batch negatives are used")
     device = pick_device()
     precision = pick_precision(config.precision, device)
-    arguments = training_arguments(config, folder, len(examples), main_metric, precision, device)
+    with _settings_explained():
+        arguments = training_arguments(config, folder, len(examples), main_metric, precision, device)
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
     set_dropout(encoder, config.dropout)
     done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
     with track("train", total=arguments.max_steps, done=done) as advance, quiet_transformers():
-        trainer = RetrievalTrainer(
-            encoder, arguments, config, Examples(examples, config), collate, evaluate_dev, advance
-        )
+        with _settings_explained():
+            trainer = RetrievalTrainer(
+                encoder, arguments, config, Examples(examples, config), collate, evaluate_dev, advance
+            )
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
     if state.best_metric is None or state.best_global_step is None:
@@ -80,6 +90,20 @@ def train(
         log=tuple(state.log_history),
         counts=counts,
     )
+
+
+@contextlib.contextmanager
+def _settings_explained() -> Iterator[None]:
+    """What the Trainer says of a logger, DeepSpeed or FSDP setting, as an error of the recipe."""
+    try:
+        yield
+    except (ImportError, ValueError, RuntimeError, OSError) as error:
+        raise TrainingError(
+            f"transformers' Trainer refuses a setting: {error}",
+            where="train",
+            fix="check train.report_to, train.deepspeed, train.fsdp and train.fsdp_config, and that what they name is "
+            "installed",
+        ) from error
 
 
 def _last_checkpoint(folder: Path) -> str | None:
