@@ -56,9 +56,7 @@ def print_machine() -> None:
 
 
 def interleaved_medians(contestants: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns so that a noisy minute hits all alike; one warm-up call each."""
-    for work in contestants.values():
-        work()
+    """Median seconds of each, taken in turns so that a noisy minute hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, work in contestants.items():

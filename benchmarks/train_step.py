@@ -46,6 +46,8 @@ def main() -> None:
             "FlagEmbedding dense (as it comes)": flag(queries, passages, arguments.tokens, best=False),
             "FlagEmbedding dense (best)": flag(queries, passages, arguments.tokens, best=True),
         }
+        for step in contestants.values():
+            step()
         medians = interleaved_medians(contestants, arguments.repeats)
         print(f"\n{PAIRS} pairs, {title}, median of {arguments.repeats} steps")
         print_table(medians, "m3tune (as it comes)", "s/step")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,7 +42,7 @@ class DataConfig(_Config):
     )
     max_dev_queries: int = Field(400, ge=1, description="At most this many development queries.")
     dev_depth: int = Field(
-        20, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
+        10, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
     )
     seed: int = Field(0, ge=0, description="Seed of the split.")
 
@@ -72,7 +72,10 @@ class TrainConfig(_Config):
     negatives_per_query: int = Field(0, ge=0, description="Hard negatives a query brings to a batch, at most.")
     in_batch_negatives: bool = Field(True, description="Whether other queries' passages are negatives.")
     temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
-    learning_rate: float = Field(2e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        "auto",
+        description="Peak learning rate of AdamW; auto: 2e-5 at a hidden size of 1024, more for smaller ones.",
+    )
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="How the learning rate falls after the warm-up."
     )
@@ -147,7 +150,7 @@ def build_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), where
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(item) for item in error.errors()), where=where) from None
+        raise RecipeError("\n".join(_explain(error.errors())), where=where) from None
 
 
 def _lay_over(tables: dict[str, Any], override: str) -> None:
@@ -168,22 +171,24 @@ def _lay_over(tables: dict[str, Any], override: str) -> None:
     table[key] = value
 
 
-def _explain(error: Mapping[str, Any]) -> str:
-    """One line for a person from one pydantic error."""
-    location = [str(part) for part in error["loc"]]
-    name = ".".join(location)
+def _explain(errors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line a key for a person, from pydantic's errors."""
+    by_key: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for error in errors:
+        by_key.setdefault(tuple(str(part) for part in error["loc"][:2]), []).append(error)
+    return [_explain_key(key, of_key) for key, of_key in by_key.items()]
+
+
+def _explain_key(key: tuple[str, ...], errors: Sequence[Mapping[str, Any]]) -> str:
+    name, error = ".".join(key), errors[0]
     if error["type"] == "extra_forbidden":
-        owner: type[BaseModel] = Recipe
-        for part in location[:-1]:
-            inner = owner.model_fields[part].annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                owner = inner
-        close = nearest(location[-1], owner.model_fields)
-        hint = f"did you mean {close!r}?" if close else f"known keys: {', '.join(owner.model_fields)}"
-        return f"unknown key {name!r}; {hint}"
+        section = Recipe.model_fields[key[0]].annotation if len(key) > 1 else Recipe
+        known = section.model_fields  # type: ignore[union-attr]
+        close = nearest(key[-1], known)
+        return f"unknown key {name!r}; " + (f"did you mean {close!r}?" if close else f"known keys: {', '.join(known)}")
     if error["type"] == "missing":
         return f"{name!r} is missing"
-    return f"{name} = {error['input']!r}: {error['msg'].lower()}"
+    return f"{name} = {error['input']!r}: {', or '.join(item['msg'].lower() for item in errors)}"
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -18,7 +18,7 @@ from m3tune.model.weights import load_encoder
 from m3tune.recipe import EvaluateConfig, ModelConfig, TrainConfig, build_recipe
 from m3tune.training import trainer as trainer_module
 from m3tune.training.train import train
-from m3tune.training.trainer import LOG_FILE, training_arguments
+from m3tune.training.trainer import LOG_FILE, resolve_learning_rate, training_arguments
 from tiny import tiny_collection, write_llamaindex
 
 METRIC = "nDCG@10"
@@ -196,9 +196,15 @@ def test_tensorboard_writes_its_events(encoder, collection, tmp_path):
 
 
 def arguments(tmp_path, num_queries=40, precision=torch.float32, **config):
-    return training_arguments(
-        TrainConfig(**BASE | config), tmp_path, num_queries, METRIC, precision, torch.device("cpu")
-    )
+    settings = TrainConfig(**BASE | config)
+    rate = resolve_learning_rate(settings, hidden_size=32)
+    return training_arguments(settings, rate, tmp_path, num_queries, METRIC, precision, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("hidden_size, rate", [(1024, 2e-5), (512, 4e-5), (384, 5.3333e-5)])
+def test_the_automatic_learning_rate_falls_with_the_width(hidden_size, rate):
+    assert resolve_learning_rate(TrainConfig(), hidden_size) == pytest.approx(rate, rel=1e-4)
+    assert resolve_learning_rate(TrainConfig(learning_rate=3e-6), hidden_size) == 3e-6
 
 
 def test_the_recipe_reaches_the_trainers_arguments(tmp_path):

@@ -23,7 +23,7 @@ from m3tune.progress import track
 from m3tune.recipe import TrainConfig
 from m3tune.retrieval.encode import tokenize_passages, tokenize_queries
 from m3tune.training.batches import Collator, Examples, known_relevant, make_examples
-from m3tune.training.trainer import DevEvaluation, RetrievalTrainer, training_arguments
+from m3tune.training.trainer import DevEvaluation, RetrievalTrainer, resolve_learning_rate, training_arguments
 from m3tune.types import Example
 
 
@@ -65,7 +65,8 @@ def train(
     device = pick_device()
     precision = pick_precision(config.precision, device)
     with _settings_explained():
-        arguments = training_arguments(config, folder, len(examples), main_metric, precision, device)
+        rate = resolve_learning_rate(config, encoder.dimension)
+        arguments = training_arguments(config, rate, folder, len(examples), main_metric, precision, device)
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
