@@ -142,13 +142,6 @@ def test_what_was_left_by_a_kill_is_thrown_away_by_a_stage_that_cannot_resume(tm
         assert names(partial) == ["begun.json"]
 
 
-def test_a_partial_directory_that_does_not_say_whose_it_is_is_thrown_away(tmp_path):
-    (tmp_path / "train.partial").mkdir()
-    (tmp_path / "train.partial" / "unknown").write_text("")
-    with writing(tmp_path / "train", KEY, keep_partial=True) as (partial, _):
-        assert names(partial) == ["begun.json"]
-
-
 # --- JSON files
 
 
@@ -178,3 +171,30 @@ def test_a_manifest_is_readable_json_for_other_programs(tmp_path):
     text = (tmp_path / "train" / MANIFEST).read_text()
     assert json.loads(text)["counts"] == {"texts": 3}
     assert text.startswith("{\n  ")
+
+
+# --- what is not ours
+
+
+@pytest.mark.parametrize("in_the_way", ["stage", "stage.partial"])
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path, in_the_way):
+    precious = tmp_path / in_the_way / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("ten years of work")
+    with pytest.raises(ArtifactError, match="not m3tune's is in the way") as error:
+        finish(tmp_path / "stage")
+    assert error.value.where == str(precious.parent)
+    assert precious.read_text() == "ten years of work"
+
+
+def test_a_file_in_the_way_is_not_replaced_either(tmp_path):
+    (tmp_path / "stage").write_text("mine")
+    with pytest.raises(ArtifactError):
+        finish(tmp_path / "stage")
+    assert (tmp_path / "stage").read_text() == "mine"
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    (tmp_path / "stage").mkdir()
+    finish(tmp_path / "stage")
+    assert is_complete(tmp_path / "stage", KEY)

@@ -129,7 +129,7 @@ def test_every_stage_is_whole_and_nothing_is_left_half_written(finished):
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("checkpoint-*")), "the best one is train/model"
     assert not list(folder.rglob("begun.json"))
-    assert load_recipe(folder / "recipe.toml") == recipe
+    assert load_recipe(folder / "resolved.toml") == recipe
     assert [item["metric"] for item in read_json(folder / "comparison.json")] == list(METRICS)
     assert "<html" in (folder / "report.html").read_text()
 
@@ -190,7 +190,7 @@ def rerun(copied, *overrides):
     """Run again with changes; returns the stages that were made anew."""
     folder, recipe = copied
     before = manifests(folder)
-    pipeline.run(load_recipe(folder / "recipe.toml", [f"output={folder}", *overrides]))
+    pipeline.run(load_recipe(folder / "resolved.toml", [f"output={folder}", *overrides]))
     assert recipe.output == str(folder)
     return changed_stages(before, manifests(folder))
 
@@ -233,7 +233,7 @@ def test_where_nothing_was_learned_the_base_is_chosen_and_delivered(copied):
     folder, recipe = copied
     said = []
     overrides = [f"output={folder}", "train.learning_rate=1e-9"]
-    result = pipeline.run(load_recipe(folder / "recipe.toml", overrides), said.append)
+    result = pipeline.run(load_recipe(folder / "resolved.toml", overrides), said.append)
     assert read_json(folder / "train" / "selection.json")["chosen"] == "base"
     assert "no checkpoint beat the base on development data" in said
     assert (result.delivered, result.difference, result.verdict) == ("base", 0.0, "no worse")
@@ -261,7 +261,7 @@ def test_wrong_data_leaves_no_stage(place, tmp_path):
     recipe = recipe_for(place, tmp_path / "run", data="missing")
     with pytest.raises(DataError, match="does not exist"):
         pipeline.run(recipe)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["resolved.toml"]
 
 
 def test_a_model_that_is_not_there_leaves_no_stage_that_needs_it(place, tmp_path):
@@ -270,7 +270,7 @@ def test_a_model_that_is_not_there_leaves_no_stage_that_needs_it(place, tmp_path
     with pytest.raises(ModelError, match="does not exist") as caught:
         pipeline.run(recipe)
     assert caught.value.fix == f"did you mean {place / 'encoder'}?"
-    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"recipe.toml", "data", "bm25"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"resolved.toml", "data", "bm25"}
 
 
 # --- measuring any model on any data

@@ -22,6 +22,7 @@ from typing import Any
 from m3tune.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+_BEGUN = "begun.json"
 _RECORDED_PACKAGES = ("m3tune", "torch", "transformers", "accelerate", "tokenizers", "ir-measures", "bm25s")
 
 
@@ -83,11 +84,14 @@ def is_complete(directory: Path, key: StageKey) -> bool:
 def writing(directory: Path, key: StageKey, *, keep_partial: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Write a stage: yields (a directory beside the final one, a dict of counts for the manifest); renames at the end.
 
-    With `keep_partial` what an interrupted attempt left is kept and handed out again, for stages that can resume; it is
-    thrown away when it was begun with another key.
+    What stood there before is replaced, if it was a stage of ours. With `keep_partial` what an interrupted attempt left
+    is kept and handed out again, for stages that can resume; it is thrown away when it was begun with another key.
+    Raises ArtifactError where something that is not ours is in the way.
     """
     partial = directory.with_name(directory.name + ".partial")
-    begun = partial / "begun.json"
+    begun = partial / _BEGUN
+    _check_ours(directory, MANIFEST)
+    _check_ours(partial, _BEGUN)
     resumable = keep_partial and begun.is_file() and read_json(begun).get("fingerprint") == key.fingerprint
     if partial.exists() and not resumable:
         shutil.rmtree(partial)
@@ -101,7 +105,6 @@ def writing(directory: Path, key: StageKey, *, keep_partial: bool = False) -> It
         if not keep_partial:
             shutil.rmtree(partial, ignore_errors=True)
         raise
-    begun.unlink()
     write_json(
         partial / MANIFEST,
         {
@@ -118,3 +121,13 @@ def writing(directory: Path, key: StageKey, *, keep_partial: bool = False) -> It
     if directory.exists():
         shutil.rmtree(directory)
     partial.rename(directory)
+    (directory / _BEGUN).unlink()
+
+
+def _check_ours(directory: Path, mark: str) -> None:
+    """Refuse to replace a person's own files: a folder of ours holds `mark`, or nothing yet."""
+    is_empty = directory.is_dir() and not any(directory.iterdir())
+    if directory.exists() and not is_empty and not (directory / mark).is_file():
+        raise ArtifactError(
+            "something that is not m3tune's is in the way", where=directory, fix="name another output, or move it away"
+        )

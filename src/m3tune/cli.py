@@ -84,6 +84,31 @@ def init(
 
 
 @app.command()
+def convert(
+    data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz by its name.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding or beir.")],
+    source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write data in another format, and say what that format cannot hold.
+
+    Example: m3tune convert questions.json rows.jsonl --to flagembedding
+    """
+    from m3tune.data.read import read_collection
+    from m3tune.data.write import check_target, in_words, write_collection
+
+    check_target(output, to)
+    collection, why = read_collection(data, source)
+    _say(as_json)(why)
+    counts = write_collection(collection, output, to)
+    if as_json:
+        _print_json(counts)
+    else:
+        out.print("\n".join(in_words(counts, output, to)), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe.")] = Path("recipe.toml"),
     overrides: Sets = None,
@@ -103,9 +128,12 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A folder, a Hub id or package:NAME/FOLDER.")],
     data: Annotated[str, typer.Argument(help="The data to measure it on.")],
     split: Annotated[str, typer.Option(help="Which queries: a split that the data brings, or all.")] = "all",
-    output: Annotated[Path, typer.Option("--out", help="Where metrics, runs and per-query results go.")] = Path(
-        "runs/evaluation"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where metrics, runs and per-query results go.", show_default="runs/evaluation-MODEL-DATA"
+        ),
+    ] = None,
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="ir-measures' name; can be repeated.")] = None,
     bm25: Annotated[bool, typer.Option(help="Measure BM25 beside it.")] = True,
     as_json: Json = False,
@@ -127,9 +155,11 @@ def evaluate(
     say = _say(as_json)
     say(why)
     query_ids = queries_of(collection, split)
+    name = Path(model).name
+    folder = output or Path("runs") / f"evaluation-{name}-{Path(data).stem}"
     with _progress(as_json):
-        name = Path(model).name
-        evaluations = pipeline.evaluate(ModelConfig(path=model), collection, query_ids, config, output, name, say)
+        evaluations = pipeline.evaluate(ModelConfig(path=model), collection, query_ids, config, folder, name, say)
+    say(f"metrics, runs and per-query results: {folder}")
     if as_json:
         _print_json({evaluation.name: mean(evaluation.per_query) for evaluation in evaluations})
     else:

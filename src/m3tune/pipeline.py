@@ -4,7 +4,7 @@
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
-    recipe.toml   the resolved recipe
+    resolved.toml the recipe with every key
     data/         the collection and the split
     base/         the untuned encoder on the test queries; base/dev on the development corpus
     bm25/         the baseline without a model
@@ -77,7 +77,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     parse_metrics((*recipe.evaluate.metrics, recipe.evaluate.main_metric))
     folder = Path(recipe.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(folder, recipe, say)
     measure_words(folder, recipe, prepared)
     measure_base(folder, recipe, prepared, say)

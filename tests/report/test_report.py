@@ -56,7 +56,7 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
     main = comparison.main
 
     folder.mkdir(parents=True)
-    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     save_collection(collection, folder / "data")
     counts = {"queries": 60, "train": 12, "dev": 8, "test": QUERIES, "passages": len(collection.passages)}
     write_manifest(folder / "data", counts | {"train_sharing_a_passage_with_test": 3}, 0.5)
@@ -167,7 +167,7 @@ def test_gather_equals_the_artefacts(better):
     rows = json.loads((better / "comparison.json").read_text())
     bm25 = json.loads((better / "bm25" / "metrics.json").read_text())["dense"]
     assert data["metrics"] == [row | {"bm25": bm25[row["metric"]]} for row in rows]
-    assert data["recipe"] == (better / "recipe.toml").read_text()
+    assert data["recipe"] == (better / "resolved.toml").read_text()
     assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "tuned": 70}
     assert data["versions"] == {"python": "3.11.2", "m3tune": "0.1.0"}
     assert data["data"]["counts"]["test"] == QUERIES

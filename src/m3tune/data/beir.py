@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from m3tune.data.collection import Collection
-from m3tune.data.files import excerpt, find_file, missing_key, open_text, read_json_lines, string_at
+from m3tune.data.files import (
+    create_text,
+    excerpt,
+    find_file,
+    listed,
+    missing_key,
+    open_text,
+    read_json_lines,
+    string_at,
+    write_json_lines,
+)
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Passage, Query
 
 LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain or .gz"
 _SPLIT_OF_FILE = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+_SPLITS = ("train", "dev", "test")
 _HEADER = ["query-id", "corpus-id", "score"]
 # Nine digits fit every integer type that a grade is stored in; ".0" is what pandas writes.
 _GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
+# What would end a field or a line of a qrels file.
+_SEPARATOR = re.compile(r"[\t\r\n]")
 _Record = TypeVar("_Record", Query, Passage)
 
 
@@ -40,6 +53,60 @@ def read_beir(folder: Path) -> Collection:
         judgments += judged
         splits[split] = tuple(dict.fromkeys(judgment.query_id for judgment in judged))
     return Collection(queries, passages, tuple(judgments), splits=splits)
+
+
+def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
+    """Write a new BEIR folder; returns what was written and, as `lost_…`, what the format cannot hold.
+
+    Judgments of queries in no split go to `train.tsv`, unless the data has a train split of its own.
+    Raises DataError for an id with a tab or a line break, and for a split that is none of train, dev and test.
+    """
+    splits = _splits_to_write(collection)
+    for id_ in (*collection.queries, *collection.passages):
+        if _SEPARATOR.search(id_):
+            raise DataError(f"the id {excerpt(id_)} holds a tab or a line break", fix="give it another id")
+    (folder / "qrels").mkdir(parents=True)
+    write_json_lines(folder / "queries.jsonl", ({"_id": q.id, "text": q.text} for q in collection.queries.values()))
+    write_json_lines(
+        folder / "corpus.jsonl",
+        ({"_id": p.id, "title": p.title, "text": p.text} for p in collection.passages.values()),
+    )
+    pairs = dict.fromkeys((judgment.query_id, judgment.passage_id) for judgment in collection.judgments)
+    lines = 0
+    for split, members in splits.items():
+        with create_text(folder / "qrels" / f"{split}.tsv") as file:
+            file.write("\t".join(_HEADER) + "\n")
+            for query_id, passage_id in pairs:
+                if query_id in members:
+                    file.write(f"{query_id}\t{passage_id}\t{collection.grades[query_id][passage_id]}\n")
+                    lines += 1
+    in_a_split = set[str]().union(*splits.values())
+    held = sum(query_id in in_a_split for query_id, _ in pairs)
+    return {
+        "queries": len(collection.queries),
+        "passages": len(collection.passages),
+        "judgments": held,
+        "splits": len(splits),
+        "judgments_in_several_splits": lines - held,
+        "lost_repeated_judgments": len(collection.judgments) - len(pairs),
+        "lost_judgments_in_no_split": len(pairs) - held,
+        "lost_members_of_a_split_without_a_judgment": sum(
+            query_id not in collection.grades for members in splits.values() for query_id in members
+        ),
+        "lost_negatives": len(collection.negatives),
+        "lost_scores": sum(pair.score is not None for pair in collection.pairs),
+        "lost_prompts": sum(query.prompt is not None for query in collection.queries.values()),
+    }
+
+
+def _splits_to_write(collection: Collection) -> dict[str, set[str]]:
+    """Split name -> its queries; what is in no split is the train split, where the data has none."""
+    for split in collection.splits:
+        if split not in _SPLITS:
+            raise DataError(f"the split {split!r} is unknown", where="data", fix=f"known splits: {listed(_SPLITS)}")
+    splits = {split: set(collection.splits[split]) for split in _SPLITS if split in collection.splits}
+    rest = set(collection.grades).difference(*splits.values())
+    return splits if "train" in splits or (splits and not rest) else {"train": rest} | splits
 
 
 def _rows(folder: Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -91,7 +158,7 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
                 f"{found[split].name} and {file.name} are both the {split} split", where=qrels, fix="keep one of them"
             )
         found[split] = file
-    return {split: found[split] for split in ("train", "dev", "test") if split in found}
+    return {split: found[split] for split in _SPLITS if split in found}
 
 
 def _judgments(file: Path, queries: Mapping[str, Query], passages: Mapping[str, Passage]) -> Iterator[Judgment]:

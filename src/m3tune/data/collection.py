@@ -42,6 +42,11 @@ class Collection:
                     fix="add the passage to the corpus or drop the row",
                 )
 
+    @property
+    def pairs(self) -> tuple[Judgment | Negative, ...]:
+        """The judgments, then the negatives."""
+        return (*self.judgments, *self.negatives)
+
     @cached_property
     def fingerprint(self) -> str:
         """A content hash over every text, pair and split, in order."""

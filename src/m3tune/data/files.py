@@ -51,6 +51,23 @@ def open_text(path: Path) -> Iterator[TextIO]:
             raise _not_utf8(path) from None
 
 
+@contextlib.contextmanager
+def create_text(path: Path) -> Iterator[TextIO]:
+    """Create a UTF-8 text file; it is gzip where the name ends in `.gz`. The same text gives the same bytes."""
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(path.open("xb"))
+        packed = path.suffix == ".gz"
+        file = stack.enter_context(gzip.GzipFile(path.stem, "wb", fileobj=plain, mtime=0)) if packed else plain
+        yield stack.enter_context(io.TextIOWrapper(cast(IO[bytes], file), encoding="utf-8", newline="\n"))
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a new file with one object a line, which `read_json_lines` reads."""
+    with create_text(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def read_json(path: Path) -> Any:
     """The value of a file that is one JSON document. Raises DataError with file and line."""
     with open_text(path) as file:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from m3tune.data.collection import Collection, text_hash
-from m3tune.data.files import excerpt, missing_key, read_json_lines, string_at
+from m3tune.data.files import excerpt, missing_key, read_json_lines, string_at, write_json_lines
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Negative, Passage, Query
 
+_Scored = dict[str, float | None]
+# Reasons that are counted row by row while writing.
+_LOST = (
+    "lost_queries_empty_or_without_a_relevant_passage",
+    "lost_pairs_of_these_queries",
+    "lost_pairs_with_an_empty_passage",
+    "lost_pairs_with_a_text_of_the_same_row",
+)
 EXTENSIONS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
@@ -30,6 +39,37 @@ def read_flagembedding(path: Path) -> Collection:
         for number, row in read_json_lines(file):
             rows.add(row, f"{file}:{number}")
     return rows.collection()
+
+
+def write_flagembedding(collection: Collection, file: Path) -> dict[str, int]:
+    """Write a new JSON lines file; returns what was written and, as `lost_…`, what the format cannot hold.
+
+    One row a query that has a relevant passage. A title is joined into its passage's text, as the encoder reads it. A
+    text stands once in a row, and as positive where it is both. Scores are written where every text of a list has one.
+    """
+    lost: Counter[str] = Counter()
+    scores_of = {"pos": _first_scores(collection.judgments), "neg": _first_scores(collection.negatives)}
+    rows: list[dict[str, Any]] = []
+    for query in collection.queries.values():
+        texts: dict[str, _Scored] = {"pos": {}, "neg": {}}
+        given = {"pos": collection.positives.get(query.id, ()), "neg": collection.given_negatives.get(query.id, ())}
+        for key, passage_ids in given.items():
+            for passage_id in passage_ids:
+                text = collection.passages[passage_id].full_text
+                if not text.strip():
+                    lost["lost_pairs_with_an_empty_passage"] += 1
+                elif text in texts["pos"] or text in texts["neg"]:
+                    lost["lost_pairs_with_a_text_of_the_same_row"] += 1
+                else:
+                    texts[key][text] = scores_of[key][query.id, passage_id]
+        if texts["pos"] and query.text.strip():
+            rows.append(_row_of(query, texts["pos"], texts["neg"]))
+            lost["ids"] += query.id != _query_id(query.text, query.prompt)
+        else:
+            lost["lost_queries_empty_or_without_a_relevant_passage"] += 1
+            lost["lost_pairs_of_these_queries"] += len(texts["pos"]) + len(texts["neg"])
+    write_json_lines(file, rows)
+    return _counts(collection, rows, lost)
 
 
 def row_files(path: Path) -> list[Path]:
@@ -81,14 +121,60 @@ class _Rows:
         return Collection(self.queries, self.passages, judgments, negatives)
 
 
+def _first_scores(pairs: Iterable[Judgment | Negative]) -> dict[tuple[str, str], float | None]:
+    """Each pair's first score that is a finite number, None where it has none."""
+    scores: dict[tuple[str, str], float | None] = {}
+    for query_id, passage_id, _, score in pairs:
+        if scores.get((query_id, passage_id)) is None:
+            scores[query_id, passage_id] = score if _is_finite_number(score) else None
+    return scores
+
+
+def _row_of(query: Query, positives: _Scored, negatives: _Scored) -> dict[str, Any]:
+    row: dict[str, Any] = {"query": query.text, "pos": list(positives), "neg": list(negatives)}
+    for key, scored in (("pos_scores", positives), ("neg_scores", negatives)):
+        if scored and None not in scored.values():
+            row[key] = list(scored.values())
+    return row if query.prompt is None else row | {"prompt": query.prompt}
+
+
+def _counts(collection: Collection, rows: list[dict[str, Any]], lost: Counter[str]) -> dict[str, int]:
+    """What was written, and what was lost by reason. Pairs are judgments and negatives."""
+    texts = {text for row in rows for text in (*row["pos"], *row["neg"])}
+    used = [passage for passage in collection.passages.values() if passage.full_text in texts]
+    grades = [grade for graded in collection.grades.values() for grade in graded.values()]
+    distinct_pairs = len(grades) + sum(map(len, collection.given_negatives.values()))
+    scores = sum(len(row.get(key, ())) for row in rows for key in ("pos_scores", "neg_scores"))
+    return {
+        "queries": len(rows),
+        "passages": len(texts),
+        "judgments": sum(len(row["pos"]) for row in rows),
+        "negatives": sum(len(row["neg"]) for row in rows),
+        "scores": scores,
+        "titles_joined_into_texts": sum(bool(passage.title) for passage in used),
+        **{reason: lost[reason] for reason in _LOST},
+        "lost_passages_in_no_row": len(collection.passages) - len(used),
+        "lost_copies_of_a_passage": len(used) - len(texts),
+        "lost_ids": sum(passage.id != text_hash(passage.full_text) for passage in used) + lost["ids"],
+        "lost_repeated_pairs": len(collection.pairs) - distinct_pairs,
+        "lost_judgments_of_not_relevant": sum(grade <= 0 for grade in grades),
+        "lost_grades_above_1": sum(grade > 1 for grade in grades),
+        "lost_scores": sum(pair.score is not None for pair in collection.pairs) - scores,
+        "lost_sources_of_negatives": sum(pair.source != "given" for pair in collection.negatives),
+        "lost_splits": len(collection.splits),
+    }
+
+
 def _query(row: dict[str, Any], where: str) -> Query:
     text = string_at(row, "query", where)
     if not text.strip():
         raise DataError(f"'query' is empty: {text!r}", where=where, fix="write the question or drop the row")
-    if row.get("prompt") is None:
-        return Query(text_hash(text), text)
-    prompt = string_at(row, "prompt", where)
-    return Query(text_hash(f"{prompt}\x1f{text}"), text, prompt)
+    prompt = None if row.get("prompt") is None else string_at(row, "prompt", where)
+    return Query(_query_id(text, prompt), text, prompt)
+
+
+def _query_id(text: str, prompt: str | None) -> str:
+    return text_hash(text if prompt is None else f"{prompt}\x1f{text}")
 
 
 def _scored_texts(row: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, float | None]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from m3tune.data.collection import Collection
-from m3tune.data.files import excerpt, missing_key, read_json
+from m3tune.data.files import create_text, excerpt, missing_key, read_json
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Passage, Query
 
 KEYS = ("queries", "corpus", "relevant_docs")
+EXTENSIONS = (".json", ".json.gz")
 
 
 def read_llamaindex(file: Path) -> Collection:
@@ -37,6 +39,36 @@ def read_llamaindex(file: Path) -> Collection:
     queries = {id_: Query(id_, text) for id_, text in _texts(document, "queries", file).items()}
     passages = {id_: Passage(id_, text) for id_, text in _texts(document, "corpus", file).items()}
     return Collection(queries, passages, tuple(_judgments(document, queries, passages, file)))
+
+
+def write_llamaindex(collection: Collection, file: Path) -> dict[str, int]:
+    """Write a new LlamaIndex JSON file; returns what was written and, as `lost_…`, what the format cannot hold.
+
+    A title is joined into its passage's text, as the encoder reads it. A query without a relevant passage is left out.
+    """
+    relevant = {query_id: list(passage_ids) for query_id, passage_ids in collection.positives.items()}
+    queries = {query.id: query.text for query in collection.queries.values() if query.id in relevant}
+    corpus = {passage.id: passage.full_text for passage in collection.passages.values()}
+    with create_text(file) as text:
+        # Escaped as save_json does: LlamaIndex reads the file in the machine's own encoding, which may not be UTF-8.
+        document = {"queries": queries, "corpus": corpus, "relevant_docs": relevant, "mode": "text"}
+        json.dump(document, text, indent=4)
+    grades = [grade for graded in collection.grades.values() for grade in graded.values()]
+    judgments = sum(len(passage_ids) for passage_ids in relevant.values())
+    return {
+        "queries": len(queries),
+        "passages": len(corpus),
+        "judgments": judgments,
+        "titles_joined_into_texts": sum(bool(passage.title) for passage in collection.passages.values()),
+        "lost_queries_without_a_relevant_passage": len(collection.queries) - len(queries),
+        "lost_repeated_judgments": len(collection.judgments) - len(grades),
+        "lost_judgments_of_not_relevant": len(grades) - judgments,
+        "lost_grades_above_1": sum(grade > 1 for grade in grades),
+        "lost_scores": sum(pair.score is not None for pair in collection.pairs),
+        "lost_negatives": len(collection.negatives),
+        "lost_prompts": sum(query.prompt is not None for query in collection.queries.values()),
+        "lost_splits": len(collection.splits),
+    }
 
 
 def _object(document: dict[str, Any], key: str, file: Path) -> dict[str, Any]:

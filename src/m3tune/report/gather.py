@@ -24,7 +24,7 @@ from m3tune.evaluation.store import METRICS, Evaluation, load_evaluations
 from m3tune.recipe import Recipe, load_recipe
 from m3tune.types import Qrels, Run
 
-_STAGES = ("data", "base", "train", "tuned", "model")
+_STAGES = ("data", "bm25", "base", "train", "tuned", "model")
 
 _CHANGES_SHOWN = 10  # queries that gained most, and that lost most
 _TOP_SHOWN = 3  # passages of each model's ranking
@@ -43,7 +43,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
     ArtifactError or DataError where `run_folder` is not a finished run.
     """
     verdict = read_json(run_folder / "verdict.json")
-    recipe = load_recipe(run_folder / "recipe.toml")
+    recipe = load_recipe(run_folder / "resolved.toml")
     selection = read_json(run_folder / "train" / "selection.json")
     collection = load_collection(run_folder / "data")
     base, tuned = load_evaluations(run_folder / "base")[0], load_evaluations(run_folder / "tuned")[0]
@@ -63,7 +63,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
         "data": _data(run_folder, recipe, manifests),
         "model": recipe.model.path,
-        "recipe": (run_folder / "recipe.toml").read_text(encoding="utf-8"),
+        "recipe": (run_folder / "resolved.toml").read_text(encoding="utf-8"),
         "versions": _versions(manifests.values()),
         "seconds": {stage: manifest["seconds"] for stage, manifest in manifests.items() if "seconds" in manifest},
     }

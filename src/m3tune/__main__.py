@@ -1,0 +1,5 @@
+"""`python -m m3tune`."""
+
+from m3tune.cli import main
+
+main()
