@@ -67,7 +67,7 @@ def demo(
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="Your data: a BEIR folder, LlamaIndex JSON or FlagEmbedding JSONL.")],
+    data: Annotated[str, typer.Argument(help="Your data: BEIR, LlamaIndex, FlagEmbedding or a table of pairs.")],
     model: Annotated[str, typer.Option("--model", help="A folder or Hub id.")] = "BAAI/bge-m3",
     recipe: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.toml"),
     base: Annotated[str, typer.Option("--from", help="default, llamaindex or flagembedding.")] = "default",
@@ -89,17 +89,22 @@ def convert(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz by its name.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding or beir.")],
     source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write data in another format, and say what that format cannot hold.
 
     Example: m3tune convert questions.json rows.jsonl --to flagembedding
     """
+    from m3tune.data.pairs import parse_columns
     from m3tune.data.read import read_collection
     from m3tune.data.write import check_target, in_words, write_collection
 
     check_target(output, to)
-    collection, why = read_collection(data, source)
+    collection, why = read_collection(data, source, parse_columns(columns or []))
     _say(as_json)(why)
     counts = write_collection(collection, output, to)
     if as_json:

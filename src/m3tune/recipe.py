@@ -25,8 +25,10 @@ class _Config(BaseModel):
 class DataConfig(_Config):
     """Where the data is and how it is divided."""
 
-    path: str = Field(description="A BEIR folder, a LlamaIndex JSON file or a FlagEmbedding JSONL file or folder.")
-    format: Literal["auto", "beir", "llamaindex", "flagembedding"] = Field(
+    path: str = Field(
+        description="A BEIR folder, a LlamaIndex JSON file, FlagEmbedding JSONL, or pairs as JSONL, CSV, TSV, Parquet."
+    )
+    format: Literal["auto", "beir", "llamaindex", "flagembedding", "pairs"] = Field(
         "auto", description="How to read it; auto looks at the files and says what it took them for."
     )
     dev: Share = Field(

@@ -79,3 +79,15 @@ def test_mistakes_are_explained_and_nothing_is_written(convert, tmp_path, argume
     assert said in err
     assert "fix: " in err
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_column_can_be_named(convert, tmp_path):
+    (tmp_path / "faq.csv").write_text("query,body,url\na,one,x\n")
+    code, _, err = convert("faq.csv", "faq.json", "--to", "llamaindex")
+    assert code == cli.USER_ERROR
+    assert "m3tune convert --column positive=NAME" in err
+    code, out, _ = convert(
+        "faq.csv", "faq.json", "--to", "llamaindex", "--column", "positive=body", "--column", "ignore=url"
+    )
+    assert code == cli.FINE
+    assert "1 judgments" in out

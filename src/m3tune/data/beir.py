@@ -1,4 +1,4 @@
-"""The BEIR layout: corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain or `.gz`."""
+"""The BEIR layout: corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain, `.gz` or `.zst`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from m3tune.data.files import (
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Passage, Query
 
-LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain or .gz"
+LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain, .gz or .zst"
 _SPLIT_OF_FILE = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 _SPLITS = ("train", "dev", "test")
 _HEADER = ["query-id", "corpus-id", "score"]
@@ -147,11 +147,11 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     for file in files:
         name, _, extension = file.name.partition(".")
         split = _SPLIT_OF_FILE.get(name)
-        if split is None or extension not in ("tsv", "tsv.gz"):
+        if split is None or extension not in ("tsv", "tsv.gz", "tsv.zst"):
             raise DataError(
                 f"{file.name!r} is not the name of a split",
                 where=file,
-                fix=f"name it {', '.join(_SPLIT_OF_FILE)} with .tsv or .tsv.gz, or move it away",
+                fix=f"name it {', '.join(_SPLIT_OF_FILE)} with .tsv, .tsv.gz or .tsv.zst, or move it away",
             )
         if split in found:
             raise DataError(

@@ -30,18 +30,19 @@ def excerpt(value: object) -> str:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file `name` or `name.gz` in `folder`, or None. Raises DataError when both are there."""
-    present = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    """The file `name`, `name.gz` or `name.zst` in `folder`, or None. Raises DataError when several are there."""
+    present = [path for ending in ("", ".gz", ".zst") if (path := folder / f"{name}{ending}").is_file()]
     if len(present) > 1:
-        raise DataError(f"{name} and {name}.gz are both here", where=folder, fix="remove the one that is out of date")
+        names = " and ".join(path.name for path in present)
+        raise DataError(f"{names} are all here", where=folder, fix="remove those that are out of date")
     return present[0] if present else None
 
 
 @contextlib.contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 text file to read, with or without a byte order mark; it is gzip where the name ends in `.gz`.
+    """Open a UTF-8 text file to read, with or without a byte order mark; its name says gzip (`.gz`) or zstd (`.zst`).
 
-    Raises DataError, also while the block reads: not UTF-8 (with the byte position), broken gzip, unreadable.
+    Raises DataError, also while the block reads: not UTF-8 (with the byte position), broken compression, unreadable.
     """
     with _readable(path):
         try:
@@ -121,6 +122,10 @@ def listed(names: Iterable[str], at_most: int = 10) -> str:
 
 
 def _open_binary(path: Path) -> IO[bytes]:
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return cast(IO[bytes], pa.CompressedInputStream(str(path), "zstd"))
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -136,6 +141,10 @@ def _readable(path: Path) -> Iterator[None]:
             f"not a sound gzip file ({error})", where=path, fix="compress it again, or drop .gz from its name"
         ) from None
     except OSError as error:
+        if path.suffix == ".zst" and error.errno is None and path.is_file():
+            raise DataError(
+                f"not a sound zstd file ({error})", where=path, fix="download or compress it again, or drop .zst"
+            ) from None
         raise DataError(
             f"cannot be read ({error.strerror or error})", where=path, fix="name a file that you may read"
         ) from None
@@ -144,12 +153,14 @@ def _readable(path: Path) -> Iterator[None]:
 def _not_utf8(path: Path) -> DataError:
     """The error for bytes that are no UTF-8, with a guess at what they are."""
     with _open_binary(path) as file:
-        start = file.read(2)
+        start = file.read(4)
     fix = "save it as UTF-8, for example with: iconv -f LATIN1 -t UTF-8"
-    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         fix = "this looks like UTF-16: save it as UTF-8, for example with: iconv -f UTF-16 -t UTF-8"
-    elif start == b"\x1f\x8b":
+    elif start.startswith(b"\x1f\x8b"):
         fix = f"this is a gzip file: name it {path.name}.gz"
+    elif start == b"\x28\xb5\x2f\xfd":
+        fix = f"this is a zstd file: name it {path.name}.zst"
     return DataError(f"not UTF-8 text: the byte at position {_first_bad_byte(path)} is wrong", where=path, fix=fix)
 
 

@@ -22,7 +22,7 @@ _LOST = (
     "lost_pairs_with_an_empty_passage",
     "lost_pairs_with_a_text_of_the_same_row",
 )
-EXTENSIONS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+EXTENSIONS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst")
 
 
 def read_flagembedding(path: Path) -> Collection:

@@ -12,7 +12,6 @@ from m3tune.errors import DataError
 from m3tune.types import Judgment, Passage, Query
 
 KEYS = ("queries", "corpus", "relevant_docs")
-EXTENSIONS = (".json", ".json.gz")
 
 
 def read_llamaindex(file: Path) -> Collection:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3tune.data import beir, flagembedding, llamaindex
+from m3tune.data import beir, flagembedding, llamaindex, pairs
 from m3tune.data.collection import Collection
 from m3tune.data.files import find_file, listed, open_text, read_json, read_json_lines
 from m3tune.errors import DataError, nearest
@@ -16,24 +16,35 @@ FORMATS: Mapping[str, Callable[[Path], Collection]] = {
     "beir": beir.read_beir,
     "llamaindex": llamaindex.read_llamaindex,
     "flagembedding": flagembedding.read_flagembedding,
+    "pairs": pairs.read_pairs,
 }
 
 _UNDERSTOOD = (
     f"{beir.LAYOUT}; a LlamaIndex file is one JSON object with 'queries', 'corpus' and 'relevant_docs'; "
-    "a FlagEmbedding file or folder holds JSON lines with 'query' and 'pos'"
+    "a FlagEmbedding file or folder holds JSON lines with 'query' and 'pos'; pairs are JSON lines, CSV, TSV or Parquet "
+    "with a column for the query and one for the positive, known by their names; m3tune convert --column positive=NAME "
+    "says what another is"
 )
 
 
-def read_collection(path: str, format: str = "auto") -> tuple[Collection, str]:
+def read_collection(
+    path: str, format: str = "auto", columns: Mapping[str, str] | None = None
+) -> tuple[Collection, str]:
     """The collection at a path or `package:IMPORTNAME/FOLDER`, and a sentence that says how it was read.
 
-    Raises DataError when nothing is there, when the format is not known, or as the format's reader does.
+    `columns` says what columns of pairs are (column -> role), which makes the data pairs where `format` is auto.
+
+    Raises DataError when nothing is there, when the format is not known or has no columns, or as its reader does.
     """
     if format != "auto" and format not in FORMATS:
         close = nearest(format, FORMATS)
         hint = f"did you mean {close!r}? " if close else ""
         raise DataError(f"unknown format {format!r}", fix=f"{hint}known formats: auto, {', '.join(FORMATS)}")
     place = resolve_path(path, "the data")
+    if columns:
+        if format not in ("auto", "pairs"):
+            raise DataError(f"{format} data has no columns to name", fix="leave the columns out, or read it as pairs")
+        return pairs.read_pairs(place, columns), f"Read as pairs: the column {listed(columns)} is named."
     format, why = detect_format(place) if format == "auto" else (format, f"Read as {format}, as asked for.")
     return FORMATS[format](place), why
 
@@ -59,17 +70,20 @@ def _format_of_folder(folder: Path) -> tuple[str, str]:
     signs = [file.name for name in ("corpus.jsonl", "queries.jsonl") if (file := find_file(folder, name))]
     if (folder / "qrels").is_dir():
         signs.append("qrels/")
-    others = [file for file in _json_files(folder) if file.name not in signs]
+    others = [file for file in _data_files(folder) if file.name not in signs]
     formats = {file.name: _format_beside(file) for file in others}
     rows = [name for name, format in formats.items() if format == "flagembedding"]
+    tables = [name for name, format in formats.items() if format == "pairs"]
     documents = [name for name, format in formats.items() if format == "llamaindex"]
-    if signs and not rows:
+    if signs and not rows and not tables:
         return "beir", f"Read as beir: the folder holds {listed(signs)}."
-    if rows and not signs and not documents:
+    if rows and not signs and not tables and not documents:
         return "flagembedding", f"Read as flagembedding: rows with 'query' and 'pos' stand in {listed(rows)}."
-    if rows:
+    if tables and not signs and not rows and not documents:
+        return "pairs", f"Read as pairs: rows with a query and a positive stand in {listed(tables)}."
+    if rows or tables:
         raise DataError(
-            f"several formats fit; the folder holds {listed([*signs, *rows, *documents])}",
+            f"several formats fit; the folder holds {listed([*signs, *rows, *tables, *documents])}",
             where=folder,
             fix=f"say which one with data.format ({', '.join(FORMATS)}), or name the file",
         )
@@ -91,18 +105,23 @@ def _format_beside(file: Path) -> str | None:
         return None
 
 
-def _json_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.name.endswith(flagembedding.EXTENSIONS) and file.is_file())
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.name.endswith(pairs.EXTENSIONS) and file.is_file())
 
 
 def _format_of_keys(keys: Mapping[str, Any]) -> str | None:
-    if "query" in keys and "pos" in keys:
+    # A single text under 'pos' is a pair; FlagEmbedding's is a list.
+    if "query" in keys and "pos" in keys and not isinstance(keys["pos"], str):
         return "flagembedding"
-    return "llamaindex" if all(key in keys for key in llamaindex.KEYS) else None
+    if all(key in keys for key in llamaindex.KEYS):
+        return "llamaindex"
+    return "pairs" if pairs.fits(keys) else None
 
 
 def _keys(file: Path) -> Mapping[str, Any]:
-    """The first line's object, or the one that an indented `.json` file is as a whole. Raises DataError."""
+    """The first row of a table or line's object, or the one that an indented `.json` file is. Raises DataError."""
+    if file.name.endswith(pairs.TABLES):
+        return pairs.first_row(file)
     with open_text(file) as lines:
         first = next((line.strip() for line in lines if line.strip()), "")
     if ".json" in file.suffixes and first.startswith("{") and not first.endswith("}"):

@@ -21,7 +21,7 @@ LOST = "lost_"
 """How the names of those counts begin that say what a format cannot hold."""
 
 # Names by which the readers find a format's file again; a format without an entry is a folder.
-_EXTENSIONS = {"llamaindex": llamaindex.EXTENSIONS, "flagembedding": flagembedding.EXTENSIONS}
+_EXTENSIONS = {"llamaindex": (".json", ".json.gz"), "flagembedding": (".jsonl", ".jsonl.gz", ".json", ".json.gz")}
 
 
 def write_collection(collection: Collection, path: Path, format: str) -> dict[str, int]:
