@@ -191,7 +191,7 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
             say("no checkpoint beat the base on development data")
             save_evaluations(partial, load_evaluations(folder / "base"))
             return
-        encoder, _ = load_encoder(ModelConfig(path=str(folder.resolve() / "train" / "model")))
+        encoder, _ = load_encoder(_tuned_model(folder, recipe))
         passages = tuple(prepared.collection.passages)
         measured = _measure(encoder, "tuned", recipe, prepared, passages, {"test": prepared.split.test})
         save_evaluations(partial, [measured.evaluations["test"]])
@@ -237,10 +237,7 @@ def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:
     key = StageKey("model", {}, inputs)
     if is_complete(folder / "model", key):
         return
-    source = recipe.model
-    if result.delivered == "tuned":
-        source = ModelConfig(path=str(folder.resolve() / "train" / "model"))
-    encoder, _ = load_encoder(source)
+    encoder, _ = load_encoder(_tuned_model(folder, recipe) if result.delivered == "tuned" else recipe.model)
     with writing(folder / "model", key) as (partial, _):
         save_encoder(encoder, partial)
 
@@ -273,6 +270,12 @@ def evaluate(
             counts |= measured.counts
     evaluations = load_evaluations(folder)
     return [*evaluations, *load_evaluations(folder / "bm25")] if config.bm25 else evaluations
+
+
+def _tuned_model(folder: Path, recipe: Recipe) -> ModelConfig:
+    """The chosen checkpoint; its folder holds the settings, prompts and limits it was trained with."""
+    path = str(folder.resolve() / "train" / "model")
+    return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
 
 
 def _measure(
