@@ -245,7 +245,7 @@ def test_a_full_disk_says_where_and_how_much_is_free(m3tune, place, tmp_path, mo
     monkeypatch.setattr(pipeline, "write_json", fails(OSError(errno.ENOSPC, "No space left on device", str(file))))
     result = m3tune("run", place / "recipe.toml", "--set", f"output={tmp_path / 'run'}")
     assert_explained(result, f"{file}: no space left on the disk", "GiB free")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["recipe.toml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["resolved.toml"]
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "torch"])
