@@ -78,9 +78,9 @@ def init(
     """
     from m3tune.starter import write_starter
 
-    for line in write_starter(data, model, recipe, base):
-        out.print(line)
-    out.print(f"wrote {recipe}; next: m3tune run {recipe}")
+    seen = write_starter(data, model, recipe, base)
+    lines = [*seen, f"wrote {recipe}; next: m3tune run {recipe}"]
+    out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

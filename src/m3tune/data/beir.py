@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from m3tune.data.collection import Collection
+from m3tune.data.collection import Collection, add_record
 from m3tune.data.files import (
     create_text,
     excerpt,
@@ -30,7 +30,6 @@ _HEADER = ["query-id", "corpus-id", "score"]
 _GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
 # What would end a field or a line of a qrels file.
 _SEPARATOR = re.compile(r"[\t\r\n]")
-_Record = TypeVar("_Record", Query, Passage)
 
 
 def read_beir(folder: Path) -> Collection:
@@ -40,11 +39,11 @@ def read_beir(folder: Path) -> Collection:
     """
     queries: dict[str, Query] = {}
     for row, where in _rows(folder, "queries.jsonl"):
-        _add(queries, Query(_id(row, where), string_at(row, "text", where)), where)
+        add_record(queries, Query(_id(row, where), string_at(row, "text", where)), where)
     passages: dict[str, Passage] = {}
     for row, where in _rows(folder, "corpus.jsonl"):
         title = "" if row.get("title") is None else string_at(row, "title", where)
-        _add(passages, Passage(_id(row, where), string_at(row, "text", where), title), where)
+        add_record(passages, Passage(_id(row, where), string_at(row, "text", where), title), where)
 
     judgments: list[Judgment] = []
     splits: dict[str, tuple[str, ...]] = {}
@@ -125,16 +124,6 @@ def _id(row: Mapping[str, Any], where: str) -> str:
     if isinstance(row["_id"], int) and not isinstance(row["_id"], bool):
         return str(row["_id"])
     return string_at(row, "_id", where)
-
-
-def _add(known: dict[str, _Record], record: _Record, where: str) -> None:
-    first = known.setdefault(record.id, record)
-    if first != record:
-        raise DataError(
-            f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
-            where=where,
-            fix="give every text an id of its own",
-        )
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:

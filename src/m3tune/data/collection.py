@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from m3tune.data.files import excerpt
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Negative, Passage, Qrels, Query
 
@@ -101,3 +103,14 @@ class Collection:
         """Query id -> the first query id with the very same prompt and text."""
         first: dict[str, str] = {}
         return {q.id: first.setdefault(text_hash(f"{q.prompt}\x1f{q.text}"), q.id) for q in self.queries.values()}
+
+
+def add_record(known: dict[str, Any], record: Query | Passage, where: str) -> None:
+    """Add a query or passage by its id. Raises DataError where the id is taken by another text."""
+    first = known.setdefault(record.id, record)
+    if first != record:
+        raise DataError(
+            f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
+            where=where,
+            fix="give every text an id of its own",
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m3tune.data.collection import Collection, text_hash
+from m3tune.data.collection import Collection, add_record, text_hash
 from m3tune.data.files import excerpt, listed, open_text, read_json_lines
 from m3tune.errors import DataError, nearest
 from m3tune.types import Judgment, Negative, Passage, Query
@@ -237,9 +237,9 @@ class _Rows:
             [f"{title}\x1f{text}" if title else text for title, text in zip(titles, positives, strict=True)],
             where,
         )
-        _add(self.queries, Query(query_id, text), where)
+        add_record(self.queries, Query(query_id, text), where)
         for id_, text, title in zip(ids, positives, titles, strict=True):
-            _add(self.passages, Passage(id_, text, title), where)
+            add_record(self.passages, Passage(id_, text, title), where)
             self.positives[query_id, id_] = None
         self.negatives.update(dict.fromkeys((query_id, text) for text in negatives))
 
@@ -252,20 +252,10 @@ class _Rows:
         for query_id, text in self.negatives:
             if (query_id, text) not in relevant:
                 id_ = id_of_text.setdefault(text, text_hash(text))
-                _add(self.passages, self.passages.get(id_, Passage(id_, text)), "a negative")
+                add_record(self.passages, self.passages.get(id_, Passage(id_, text)), "a negative")
                 negatives.append(Negative(query_id, id_))
         judgments = tuple(Judgment(*pair) for pair in self.positives)
         return Collection(self.queries, self.passages, judgments, tuple(negatives))
-
-
-def _add(known: dict[str, Any], record: Query | Passage, where: str) -> None:
-    first = known.setdefault(record.id, record)
-    if first != record:
-        raise DataError(
-            f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
-            where=where,
-            fix="give every text an id of its own",
-        )
 
 
 def _text(name: str, value: Any, where: str) -> str:
