@@ -19,7 +19,7 @@ from m3tune.recipe import build_recipe, to_toml
 from m3tune.report import words
 from m3tune.report.charts import Interval, forest_plot, line_chart, nice_ticks, tick_label
 from m3tune.report.gather import cut, gather
-from m3tune.report.html import write_report
+from m3tune.report.html import render, write_report
 from m3tune.report.terminal import print_comparison, print_evaluations, print_verdict
 from m3tune.types import Hit, Judgment, Passage, Query
 
@@ -372,3 +372,13 @@ def test_charts_stand_alone():
     ]
     tones = re.findall(r'class="interval (\w+)"', forest_plot(rows, title="x", x_label="y"))
     assert tones == ["good", "neutral", "bad"]
+
+
+def test_a_warning_where_bm25_finds_more_than_the_model(better):
+    data = gather(better)
+    main = next(row for row in data["metrics"] if row["metric"] == data["verdict"]["metric"])
+    for bm25, warned in ((main["tuned"] + 0.01, True), (main["tuned"], False), (None, False)):
+        rows = [row | {"bm25": bm25} if row is main else row for row in data["metrics"]]
+        changed = data | {"metrics": rows}
+        assert bool(words.words_win(changed)) == warned
+        assert ("Words alone do better" in render(changed)) == warned

@@ -57,6 +57,7 @@ def render(data: Mapping[str, Any]) -> str:
         headline=words.headline(data),
         meaning=words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
         next_step=words.next_step(data),
+        words_win=words.words_win(data),
         delivered=words.delivered(data),
         charts={name: Markup(svg) for name, svg in _charts(data).items()},
     )

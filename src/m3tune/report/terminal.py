@@ -43,6 +43,8 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
     console.print(table)
     console.print(Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(words.headline(data)), sep=": ")
     _print_line(console, words.sentence(data))
+    if warning := words.words_win(data):
+        _print_line(console, f"warning: {warning}")
     folder = Path(data["folder"])
     _print_line(console, "")
     _print_line(console, f"report  {folder / 'report.html'}")

@@ -103,6 +103,17 @@ def next_step(data: Mapping[str, Any]) -> str:
     return _NEXT_STEPS[key].format(needed=_about(needed) if needed else "")
 
 
+def words_win(data: Mapping[str, Any]) -> str | None:
+    """A warning where BM25 finds more than the chosen model, as with an encoder that does not know the language."""
+    main = next(row for row in data["metrics"] if row["metric"] == data["verdict"]["metric"])
+    if main["bm25"] is None or main["bm25"] <= main["tuned"]:
+        return None
+    return (
+        f"BM25, which needs no model, finds more than this encoder: {main['metric']} {number(main['bm25'])} against "
+        f"{number(main['tuned'])}. Search with both, or start from an encoder that knows this language and domain."
+    )
+
+
 def _about(count: int) -> str:
     """A count with its first two digits, rounded up: an estimate should not look exact."""
     unit = 10 ** max(0, len(str(count)) - 2)
