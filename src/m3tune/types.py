@@ -84,16 +84,3 @@ class Hit(NamedTuple):
 
 Run = Mapping[str, list[Hit]]
 """query id -> ranked passages. A query without results is present with an empty list, or absent; both count as zero."""
-
-Severity = Literal["info", "warning", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check returns: a stable code, how bad it is, where, what, and how to mend it."""
-
-    code: str
-    severity: Severity
-    where: str
-    what: str
-    fix: str
