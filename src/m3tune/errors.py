@@ -7,8 +7,11 @@ Everything in this file ends a command with exit code 2 and a readable message. 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
+
+_EXCERPT_CHARACTERS = 80
 
 
 class M3TuneError(Exception):
@@ -31,7 +34,13 @@ class M3TuneError(Exception):
 
 
 class DataError(M3TuneError):
-    """A file or folder of data that cannot be read as what it says it is."""
+    """Data that cannot be read as what it says it is. `reason` is a short stable name to count such errors by."""
+
+    def __init__(
+        self, what: str, *, where: str | Path | None = None, fix: str | None = None, reason: str = "malformed"
+    ) -> None:
+        self.reason = reason
+        super().__init__(what, where=where, fix=fix)
 
 
 class RecipeError(M3TuneError):
@@ -54,6 +63,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def excerpt(value: object) -> str:
+    """The start of a value as an error message shows it: on one line, cut at about 80 characters."""
+    if isinstance(value, str):
+        return repr(value[:_EXCERPT_CHARACTERS]) + ("…" if len(value) > _EXCERPT_CHARACTERS else "")
+    text = reprlib.repr(value)  # bounded in depth and length, unlike repr
+    return text if len(text) <= _EXCERPT_CHARACTERS else text[:_EXCERPT_CHARACTERS] + "…"
+
+
+def listed(names: Iterable[str], at_most: int = 10) -> str:
+    """Names for a message, comma-separated, cut after `at_most`."""
+    known = list(names)
+    more = f" and {len(known) - at_most} more" if len(known) > at_most else ""
+    return ", ".join(excerpt(name) for name in known[:at_most]) + more if known else "none"
 
 
 def existing_path(path: str | Path, what: str) -> Path:

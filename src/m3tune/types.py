@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 Qrels = Mapping[str, Mapping[str, int]]
 """query id -> passage id -> grade. A grade above zero is relevant; zero is judged and not relevant."""
@@ -24,11 +24,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One unit of retrieval."""
+    """One unit of retrieval. `document` names what it was cut from, where it is a part of something longer."""
 
     id: str
     text: str
     title: str = ""
+    document: str = ""
 
     @property
     def full_text(self) -> str:
@@ -55,6 +56,19 @@ class Negative(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class QuerySet:
+    """Queries that come from one source, and how they train.
+
+    Without `in_batch_negatives` only a query's own negatives count, as classification data needs: there, another
+    query's positive may well be right for this one. `options` are what else the source says of all its rows.
+    """
+
+    query_ids: tuple[str, ...]
+    in_batch_negatives: bool = True
+    options: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """Which queries train, which choose (development) and which judge (test). Query ids; no id is in two of them.
 
@@ -73,6 +87,25 @@ class Example(NamedTuple):
     query_id: str
     positive_ids: tuple[str, ...]
     negative_ids: tuple[str, ...] = ()
+
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check or the doctor found: a stable code with a page of its own, where, what, how much, and what to do.
+
+    `examples` are short texts for a person; `evidence` holds the figures for programs.
+    """
+
+    code: str
+    severity: Severity
+    where: str
+    what: str
+    fix: str
+    examples: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Hit(NamedTuple):

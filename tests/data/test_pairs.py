@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3tune.data.collection import text_hash
-from m3tune.data.files import find_file, open_text, read_json_lines
-from m3tune.data.pairs import NAMES, fits, parse_columns, read_pairs
+from m3tune.data.files import find_file, open_text
+from m3tune.data.pairs import NAMES, fits, parse_columns
 from m3tune.data.read import detect_format, read_collection
+from m3tune.data.rows import read_json_lines
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Negative, Passage, Query
+from reading import strictly
 
 ROWS = [
     {"question": "a", "Answer": "one, or 1", "negative_1": 'say "two"', "negative-2": "three\nlines"},
@@ -84,7 +86,7 @@ def test_lists_ids_and_titles(tmp_path, name):
         {"qid": 7, "query": "a", "pos": ["x", "y"], "doc_id": ["p1", "p2"], "title": ["T", None], "neg": ["z", "w"]},
         {"qid": 8, "query": "a", "pos": ["z"], "doc_id": ["p3"], "title": [""], "neg": None},
     ]
-    collection = read_pairs(save(tmp_path / name, rows))
+    collection = strictly("pairs", save(tmp_path / name, rows))
     assert collection.queries == {"7": Query("7", "a"), "8": Query("8", "a")}
     assert collection.passages == {
         "p1": Passage("p1", "x", "T"),
@@ -119,7 +121,7 @@ def test_columns_can_be_named(tmp_path):
 
 
 def test_a_document_may_be_longer_than_the_csv_module_expects(tmp_path):
-    collection = read_pairs(save(tmp_path / "a.csv", [{"query": "a", "positive": "x" * 300_000}]))
+    collection = strictly("pairs", save(tmp_path / "a.csv", [{"query": "a", "positive": "x" * 300_000}]))
     assert [len(passage.text) for passage in collection.passages.values()] == [300_000]
 
 
@@ -191,7 +193,7 @@ def table(header, *lines):
 )
 def test_broken_pairs(tmp_path, name, content, where, value, fix):
     with pytest.raises(DataError) as caught:
-        read_pairs(save(tmp_path / name, content))
+        strictly("pairs", save(tmp_path / name, content))
     assert_error(caught.value, where, value, fix)
 
 
@@ -206,13 +208,13 @@ def test_broken_pairs(tmp_path, name, content, where, value, fix):
 def test_a_column_option_that_cannot_be_read(tmp_path, options, value, fix):
     file = save(tmp_path / "a.csv", "a,b\n1,2\n")
     with pytest.raises(DataError) as caught:
-        read_pairs(file, parse_columns(options))
+        strictly("pairs", file, parse_columns(options))
     assert_error(caught.value, "--column", value, fix)
 
 
 def test_a_folder_without_pairs(tmp_path):
     with pytest.raises(DataError) as caught:
-        read_pairs(tmp_path)
+        strictly("pairs", tmp_path)
     assert_error(caught.value, tmp_path.name, ".parquet", "folder")
 
 
@@ -243,7 +245,7 @@ def test_broken_zstd(tmp_path, change, value, fix):
 def test_zstd_under_another_name_is_recognised(tmp_path):
     save(tmp_path / "a.zst", "x" * 1000).rename(tmp_path / "a.csv")
     with pytest.raises(DataError) as caught:
-        read_pairs(tmp_path / "a.csv")
+        strictly("pairs", tmp_path / "a.csv")
     assert_error(caught.value, "a.csv", "not UTF-8", "this is a zstd file: name it a.csv.zst")
 
 

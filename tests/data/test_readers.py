@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3tune.data.beir import read_beir
 from m3tune.data.collection import text_hash
-from m3tune.data.files import find_file, open_text, read_json_lines
-from m3tune.data.flagembedding import read_flagembedding
-from m3tune.data.llamaindex import read_llamaindex
+from m3tune.data.files import find_file, open_text
 from m3tune.data.read import FORMATS, detect_format, read_collection
+from m3tune.data.rows import read_json_lines
 from m3tune.errors import DataError
 from m3tune.paths import resolve_path
 from m3tune.types import Judgment, Negative, Query
+from reading import strictly
 
 CORPUS = '{"_id": "p1", "title": "T", "text": "one"}\n{"_id": "p2", "text": "two"}\n'
 QUERIES = '{"_id": "q1", "text": "first?"}\n{"_id": "q2", "text": "second?"}\n'
@@ -136,7 +135,7 @@ def test_the_shipped_scifact():
 def test_beir_keeps_queries_titles_grades_and_the_order_of_splits(tmp_path):
     qrels = "q2\tp2\t2\nq1\tp1\t0\nq2\tp1\t1.0\n"  # without a header
     files = {"corpus.jsonl.gz": CORPUS, "queries.jsonl": QUERIES + '{"_id": 3, "text": "unjudged?"}\n'}
-    collection = read_beir(write(tmp_path, files | {"qrels/test.tsv": QRELS, "qrels/valid.tsv.gz": qrels}))
+    collection = strictly("beir", write(tmp_path, files | {"qrels/test.tsv": QRELS, "qrels/valid.tsv.gz": qrels}))
     assert collection.splits == {"dev": ("q2", "q1"), "test": ("q1", "q2")}
     assert list(collection.splits) == ["dev", "test"]
     assert collection.queries["3"] == Query("3", "unjudged?")
@@ -145,7 +144,7 @@ def test_beir_keeps_queries_titles_grades_and_the_order_of_splits(tmp_path):
 
 
 def test_beir_allows_the_same_row_twice(tmp_path):
-    assert len(read_beir(write(tmp_path, BEIR | {"corpus.jsonl": CORPUS + CORPUS})).passages) == 2
+    assert len(strictly("beir", write(tmp_path, BEIR | {"corpus.jsonl": CORPUS + CORPUS})).passages) == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_beir_allows_the_same_row_twice(tmp_path):
 )
 def test_broken_beir(tmp_path, files, where, value, fix):
     with pytest.raises(DataError) as caught:
-        read_beir(write(tmp_path, BEIR | files))
+        strictly("beir", write(tmp_path, BEIR | files))
     assert_error(caught.value, where or tmp_path.name, value, fix)
 
 
@@ -190,7 +189,7 @@ def test_broken_beir(tmp_path, files, where, value, fix):
 
 def test_llamaindex_keeps_every_relevant_passage(tmp_path):
     value = LLAMAINDEX | {"relevant_docs": {"q1": ["p2", "p1", "p2"]}, "mode": "text"}
-    collection = read_llamaindex(write(tmp_path, {"a.json.gz": value}) / "a.json.gz")
+    collection = strictly("llamaindex", write(tmp_path, {"a.json.gz": value}) / "a.json.gz")
     assert collection.positives == {"q1": ("p2", "p1")}
     assert collection.passages["p2"].full_text == "two"
     assert collection.splits == {}
@@ -216,7 +215,7 @@ def test_llamaindex_keeps_every_relevant_passage(tmp_path):
 )
 def test_broken_llamaindex(tmp_path, value, where, what, fix):
     with pytest.raises(DataError) as caught:
-        read_llamaindex(write(tmp_path, {"a.json": value}) / "a.json")
+        strictly("llamaindex", write(tmp_path, {"a.json": value}) / "a.json")
     assert_error(caught.value, where, what, fix)
 
 
@@ -229,7 +228,7 @@ def test_flagembedding_keeps_scores_and_prompts_and_stores_each_text_once(tmp_pa
         {"query": "b", "pos": ["three"], "prompt": "Find it", "neg": None, "neg_scores": None, "type": "x", "id": 4},
         {"query": "b", "pos": ["b"], "neg": [], "neg_scores": []},
     )
-    collection = read_flagembedding(write(tmp_path, {"a.jsonl": text}) / "a.jsonl")
+    collection = strictly("flagembedding", write(tmp_path, {"a.jsonl": text}) / "a.jsonl")
     one, two, three, b = map(text_hash, ("one", "two", "three", "b"))
     first, prompted, plain = collection.queries
     assert [query.prompt for query in collection.queries.values()] == [None, "Find it", None]
@@ -249,7 +248,7 @@ def test_flagembedding_rows_with_one_query_unite_and_a_positive_beats_a_negative
         "2.json.gz": rows({"query": "a", "pos": ["two", "one"], "pos_scores": [1.0, 2.0], "neg": ["three", "four"]}),
         "notes.txt": "not data",
     }
-    collection = read_flagembedding(write(tmp_path, files))
+    collection = strictly("flagembedding", write(tmp_path, files))
     (query_id,) = collection.queries
     one, two, three, four = map(text_hash, ("one", "two", "three", "four"))
     assert collection.judgments == (Judgment(query_id, one, 1, 2.0), Judgment(query_id, two, 1, 1.0))
@@ -286,13 +285,13 @@ def row(**changes: object) -> str:
 )
 def test_broken_flagembedding(tmp_path, text, value, fix):
     with pytest.raises(DataError) as caught:
-        read_flagembedding(write(tmp_path, {"a.jsonl": text}) / "a.jsonl")
+        strictly("flagembedding", write(tmp_path, {"a.jsonl": text}) / "a.jsonl")
     assert_error(caught.value, "a.jsonl:2", value, fix)
 
 
 def test_flagembedding_folder_without_rows(tmp_path):
     with pytest.raises(DataError) as caught:
-        read_flagembedding(write(tmp_path, {"a.csv": ""}))
+        strictly("flagembedding", write(tmp_path, {"a.csv": ""}))
     assert_error(caught.value, tmp_path.name, ".jsonl", "folder")
 
 

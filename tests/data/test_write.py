@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3tune.data.collection import Collection, text_hash
-from m3tune.data.files import read_json
-from m3tune.data.flagembedding import read_flagembedding
 from m3tune.data.read import FORMATS, read_collection
+from m3tune.data.rows import read_json
 from m3tune.data.write import LOST, WRITERS, write_collection
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Negative, Passage, Query
+from reading import strictly
 
 EXTENSION = {"beir": "", "llamaindex": ".json", "flagembedding": ".jsonl"}
 FULL = Collection(
@@ -169,12 +169,12 @@ def test_scores_and_prompts_stay_in_flagembedding_rows(tmp_path):
     ]
     source = tmp_path / "a.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    collection = read_flagembedding(source)
+    collection = strictly("flagembedding", source)
     counts = write_collection(collection, tmp_path / "new" / "folder" / "b.jsonl.gz", "flagembedding")
     with gzip.open(tmp_path / "new" / "folder" / "b.jsonl.gz", "rt", encoding="utf-8") as file:
         assert [json.loads(line) for line in file] == rows
     assert (counts["scores"], lost(counts)) == (4, {})
-    assert read_flagembedding(tmp_path / "new" / "folder" / "b.jsonl.gz").fingerprint == collection.fingerprint
+    assert strictly("flagembedding", tmp_path / "new" / "folder" / "b.jsonl.gz").fingerprint == collection.fingerprint
 
 
 # --- what it cannot hold is counted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3tune.data.groups import shared_passage_groups
+from m3tune.data.groups import connected_groups
 from m3tune.errors import ArtifactError
 from m3tune.evaluation.compare import (
     Comparison,
@@ -75,12 +75,14 @@ def test_document_groups():
     assert document_groups(qrels, {"p1": "p1", "p1 copy": "p1"}) == {"a": 0, "b": 1, "c": 0, "d": 0, "e": 2}
 
 
-def test_shared_passage_groups_join_late_and_by_extra_keys():
-    positives = {"a": ["1"], "b": ["2"], "c": ["1", "2"], "d": ["3"], "e": ["4"]}
-    assert shared_passage_groups("abcdef", positives, {}) == {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 3}
-    extra = {"d": "1", "e": "book", "f": "book"}  # the document "1" is not the passage "1"
-    assert shared_passage_groups("abcdef", positives, {}, extra) == {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 2}
-    assert shared_passage_groups("aba", positives, {}) == {"a": 0, "b": 1}
+def test_connected_groups_join_late():
+    keys = {"a": [1], "b": [2], "c": [1, 2], "d": [3], "e": [], "f": []}
+    assert connected_groups(keys) == {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 3}
+
+
+def test_connected_groups_of_a_long_chain():
+    keys = {str(i): [i, i + 1] for i in reversed(range(3000))}
+    assert set(connected_groups(keys).values()) == {0}
 
 
 def test_a_long_chain_is_one_group():

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3tune.data.collection import Collection, add_record
-from m3tune.data.files import (
-    create_text,
-    excerpt,
-    find_file,
-    listed,
-    missing_key,
-    open_text,
-    read_json_lines,
-    string_at,
-    write_json_lines,
-)
-from m3tune.errors import DataError
+from m3tune.data.collection import Collection
+from m3tune.data.files import create_text, find_file, read_lines
+from m3tune.data.intake import Intake, Row
+from m3tune.data.rows import missing_key, read_json_lines, string_at, write_json_lines
+from m3tune.data.table import Table
+from m3tune.errors import DataError, excerpt, listed
 from m3tune.types import Judgment, Passage, Query
 
 LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain, .gz or .zst"
@@ -32,25 +25,40 @@ _GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
 _SEPARATOR = re.compile(r"[\t\r\n]")
 
 
-def read_beir(folder: Path) -> Collection:
+def read_beir(folder: Path, intake: Intake) -> Collection:
     """The collection in a BEIR folder, with its splits; queries without a judgment are kept.
 
-    Raises DataError with file and line: a missing file, an id with two texts, an unknown id, a score that is none.
+    Bad records go to `intake`: an id with two texts, an unknown id, a score that is none. Raises DataError for a
+    missing file.
     """
-    queries: dict[str, Query] = {}
-    for row, where in _rows(folder, "queries.jsonl"):
-        add_record(queries, Query(_id(row, where), string_at(row, "text", where)), where)
-    passages: dict[str, Passage] = {}
-    for row, where in _rows(folder, "corpus.jsonl"):
-        title = "" if row.get("title") is None else string_at(row, "title", where)
-        add_record(passages, Passage(_id(row, where), string_at(row, "text", where), title), where)
+    queries, passages = Table(Query), Table(Passage)
 
-    judgments: list[Judgment] = []
+    def add_query(row: dict[str, Any], where: str) -> bool:
+        intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
+        return queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+
+    def add_passage(row: dict[str, Any], where: str) -> bool:
+        intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
+        title = "" if row.get("title") is None else string_at(row, "title", where)
+        return passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+
+    intake.take("query", read_json_lines(_file(folder, "queries.jsonl")), add_query)
+    intake.take("passage", read_json_lines(_file(folder, "corpus.jsonl")), add_passage)
+    intake.finish()  # what names a bad text would only be bad because of it
+
+    judgments: dict[Judgment, None] = {}
     splits: dict[str, tuple[str, ...]] = {}
     for split, file in _qrels_files(folder).items():
-        judged = list(_judgments(file, queries, passages))
-        judgments += judged
-        splits[split] = tuple(dict.fromkeys(judgment.query_id for judgment in judged))
+        members: dict[str, None] = {}
+
+        def add_judgment(line: str, where: str, members: dict[str, None] = members) -> bool:
+            judgment = _judgment(line, where, queries, passages)
+            is_new = judgment not in judgments or judgment.query_id not in members
+            judgments[judgment] = members[judgment.query_id] = None
+            return is_new
+
+        intake.take("judgment", _qrels_lines(file), add_judgment)
+        splits[split] = tuple(members)
     return Collection(queries, passages, tuple(judgments), splits=splits)
 
 
@@ -95,6 +103,8 @@ def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
         "lost_negatives": len(collection.negatives),
         "lost_scores": sum(pair.score is not None for pair in collection.pairs),
         "lost_prompts": sum(query.prompt is not None for query in collection.queries.values()),
+        "lost_sets": len(collection.sets),
+        "lost_documents": sum(bool(passage.document) for passage in collection.passages.values()),
     }
 
 
@@ -108,13 +118,11 @@ def _splits_to_write(collection: Collection) -> dict[str, set[str]]:
     return splits if "train" in splits or (splits and not rest) else {"train": rest} | splits
 
 
-def _rows(folder: Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each row of a JSON lines file of the folder, and where it stands."""
+def _file(folder: Path, name: str) -> Path:
     file = find_file(folder, name)
     if file is None:
         raise DataError(f"{name} is missing", where=folder, fix=LAYOUT)
-    for number, row in read_json_lines(file):
-        yield row, f"{file}:{number}"
+    return file
 
 
 def _id(row: Mapping[str, Any], where: str) -> str:
@@ -150,36 +158,42 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     return {split: found[split] for split in _SPLITS if split in found}
 
 
-def _judgments(file: Path, queries: Mapping[str, Query], passages: Mapping[str, Passage]) -> Iterator[Judgment]:
-    with open_text(file) as lines:
-        for number, line in enumerate(lines, 1):
-            fields = line.rstrip("\n").split("\t")
-            is_header = number == 1 and [field.strip().lower().replace("_", "-") for field in fields] == _HEADER
-            if is_header or not line.strip():
-                continue
-            where = f"{file}:{number}"
-            if len(fields) != len(_HEADER):
-                raise DataError(
-                    f"{len(fields)} tab-separated columns and not 3: {excerpt(line.strip())}",
-                    where=where,
-                    fix="write query id, passage id and score, with a tab between them",
-                )
-            query_id, passage_id, score = fields
-            for kind, name, known in (("query", query_id, queries), ("passage", passage_id, passages)):
-                if name not in known:
-                    raise DataError(
-                        f"the {kind} {excerpt(name)} is unknown",
-                        where=where,
-                        fix=f"add it to {'queries' if kind == 'query' else 'corpus'}.jsonl or drop this line",
-                    )
-            yield Judgment(query_id, passage_id, _grade(score, where))
+def _qrels_lines(file: Path) -> Iterator[Row]:
+    """Each line that is neither blank nor the header."""
+    for number, line, error in read_lines(file):
+        is_header = number == 1 and [field.strip().lower().replace("_", "-") for field in line.split("\t")] == _HEADER
+        if line.strip() and not is_header:
+            yield Row(f"{file}:{number}", line, error, line)
 
 
-def _grade(score: str, where: str) -> int:
+def _judgment(line: str, where: str, queries: Container[str], passages: Container[str]) -> Judgment:
+    fields = line.split("\t")
+    if len(fields) != len(_HEADER):
+        raise DataError(
+            f"{len(fields)} tab-separated columns and not 3: {excerpt(line.strip())}",
+            where=where,
+            fix="write query id, passage id and score, with a tab between them",
+            reason="columns",
+        )
+    query_id, passage_id, score = fields
+    for kind, name, known in (("query", query_id, queries), ("passage", passage_id, passages)):
+        if name not in known:
+            raise DataError(
+                f"the {kind} {excerpt(name)} is unknown",
+                where=where,
+                fix=f"add it to {'queries' if kind == 'query' else 'corpus'}.jsonl or drop this line",
+                reason="unknown-id",
+            )
+    return Judgment(query_id, passage_id, parse_grade(score, where))
+
+
+def parse_grade(score: str, where: str) -> int:
+    """A relevance grade as qrels write it. Raises DataError."""
     if not _GRADE.fullmatch(score.strip()):
         raise DataError(
             f"the score {excerpt(score)} is not a whole number",
             where=where,
             fix="write 1 for relevant, 0 for judged and not relevant, or a higher grade",
+            reason="bad-score",
         )
     return int(score.strip().partition(".")[0])

@@ -8,23 +8,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from m3tune.data.files import excerpt
 from m3tune.errors import DataError
-from m3tune.types import Judgment, Negative, Passage, Qrels, Query
+from m3tune.types import Judgment, Negative, Passage, Qrels, Query, QuerySet
 
 
 def text_hash(text: str) -> str:
     """A content hash of a text, used as id where the data brings none and to find exact duplicates."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return _digest(text).hex()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @dataclass(frozen=True)
 class Collection:
     """Queries, passages and what is known about their pairs.
 
-    `splits` holds the splits that the data itself brings (name -> query ids), empty where it brings none.
+    `splits` holds the splits that the data itself brings (name -> query ids), `sets` the sources that its queries come
+    from; both are empty where it brings none.
     Raises DataError when a judgment or negative names an unknown id.
     """
 
@@ -33,6 +36,7 @@ class Collection:
     judgments: tuple[Judgment, ...]
     negatives: tuple[Negative, ...] = ()
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sets: Mapping[str, QuerySet] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for query_id, passage_id, *_ in itertools.chain[Judgment | Negative](self.judgments, self.negatives):
@@ -55,10 +59,11 @@ class Collection:
         digest = hashlib.sha256()
         parts: tuple[Iterable[object], ...] = (
             ((q.id, q.text, q.prompt) for q in self.queries.values()),
-            ((p.id, p.title, p.text) for p in self.passages.values()),
+            ((p.id, p.title, p.text, p.document) for p in self.passages.values()),
             self.judgments,
             self.negatives,
             self.splits.items(),
+            self.sets.items(),
         )
         for part in parts:
             digest.update(b"\x1e")
@@ -95,22 +100,26 @@ class Collection:
     @cached_property
     def canonical_passage(self) -> Mapping[str, str]:
         """Passage id -> the first passage id with the very same text, so that copies count as one."""
-        first: dict[str, str] = {}
-        return {p.id: first.setdefault(text_hash(p.full_text), p.id) for p in self.passages.values()}
+        return _first_copies((p.id, p.full_text) for p in self.passages.values())
 
     @cached_property
     def canonical_query(self) -> Mapping[str, str]:
         """Query id -> the first query id with the very same prompt and text."""
-        first: dict[str, str] = {}
-        return {q.id: first.setdefault(text_hash(f"{q.prompt}\x1f{q.text}"), q.id) for q in self.queries.values()}
+        return _first_copies((q.id, f"{q.prompt}\x1f{q.text}") for q in self.queries.values())
 
 
-def add_record(known: dict[str, Any], record: Query | Passage, where: str) -> None:
-    """Add a query or passage by its id. Raises DataError where the id is taken by another text."""
-    first = known.setdefault(record.id, record)
-    if first != record:
-        raise DataError(
-            f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
-            where=where,
-            fix="give every text an id of its own",
-        )
+class _Copies(dict[str, str]):
+    """Copy -> first copy. Only what differs is stored: nearly every text of a large corpus is its own first copy."""
+
+    def __missing__(self, id_: str) -> str:
+        return id_
+
+
+def _first_copies(texts: Iterable[tuple[str, str]]) -> _Copies:
+    first: dict[bytes, str] = {}
+    copies = _Copies()
+    for id_, text in texts:
+        original = first.setdefault(_digest(text), id_)
+        if original != id_:
+            copies[id_] = original
+    return copies

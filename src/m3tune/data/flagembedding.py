@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from m3tune.data.builder import Builder
 from m3tune.data.collection import Collection, text_hash
-from m3tune.data.files import excerpt, missing_key, read_json_lines, string_at, write_json_lines
-from m3tune.errors import DataError
-from m3tune.types import Judgment, Negative, Passage, Query
+from m3tune.data.files import PACKED
+from m3tune.data.intake import Intake
+from m3tune.data.rows import missing_key, read_json_lines, string_at, write_json_lines
+from m3tune.errors import DataError, excerpt
+from m3tune.types import Judgment, Negative, Passage, Query, QuerySet
 
+EXTENSIONS = tuple(f".{name}{packed}" for name in ("jsonl", "json") for packed in PACKED)
+KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "type", "batch_size", "train_group_size")
+
+_OPTIONS = {"type": str, "batch_size": int, "train_group_size": int}
+_LONE_SET = "data"
+_NO_IN_BATCH = "no_in_batch_neg"  # how names end, of a folder or of a file without its extension
 _Scored = dict[str, float | None]
 # Reasons that are counted row by row while writing.
 _LOST = (
@@ -22,34 +30,75 @@ _LOST = (
     "lost_pairs_with_an_empty_passage",
     "lost_pairs_with_a_text_of_the_same_row",
 )
-EXTENSIONS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst")
 
 
-def read_flagembedding(path: Path) -> Collection:
+def read_flagembedding(path: Path, intake: Intake) -> Collection:
     """The collection in a JSON lines file, or in all those of a folder, in the order of their names.
 
     A passage's id is the hash of its text, a query's that of its prompt and text, so equal texts are stored once and
-    rows with one query unite. A passage that one of these rows calls positive and another negative is kept as positive.
+    rows with one query unite. The files of a folder are sets by their names, and so is a file whose rows say how they
+    train (`type`, `batch_size`, `train_group_size`) or whose name ends in `no_in_batch_neg`, which becomes the set's
+    setting.
 
-    Raises DataError with file and line: a wrong type, no or an empty positive, scores that do not match, a text that
-    is positive and negative in one row.
+    Bad rows go to `intake`: a wrong type, no or an empty positive, scores that do not match, a text that is positive
+    and negative in one row.
     """
-    rows = _Rows()
-    for file in row_files(path):
-        for number, row in read_json_lines(file):
-            rows.add(row, f"{file}:{number}")
-    return rows.collection()
+    builder = Builder()
+    files = row_files(path)
+    for file in files:
+        set_name, in_batch_negatives = _set_of(path, file)
+
+        def add(row: dict[str, Any], where: str, name: str = set_name, in_batch: bool = in_batch_negatives) -> bool:
+            query, options = _query(row, where), _options(row, where)
+            positives = [(Passage(text_hash(text), text), score) for text, score in _scored_texts(row, "pos", where)]
+            if not positives:
+                raise DataError(
+                    f"'pos' is empty for the query {excerpt(query.text)}",
+                    where=where,
+                    fix="give a positive",
+                    reason="no-positive",
+                )
+            is_new = builder.add(query, positives, list(_scored_texts(row, "neg", where)), where)
+            if len(files) > 1 or options or not in_batch:
+                builder.put_into_set(query.id, name, in_batch, options)
+            intake.ignore(f"key {key!r}" for key in row if key not in KEYS)
+            return is_new
+
+        intake.take("row", read_json_lines(file), add)
+    return builder.collection()
 
 
-def write_flagembedding(collection: Collection, file: Path) -> dict[str, int]:
-    """Write a new JSON lines file; returns what was written and, as `lost_…`, what the format cannot hold.
+def write_flagembedding(collection: Collection, path: Path) -> dict[str, int]:
+    """Write a new JSON lines file, or a new folder with a file for each set where `path` names no such file.
 
-    One row a query that has a relevant passage. A title is joined into its passage's text, as the encoder reads it. A
-    text stands once in a row, and as positive where it is both. Scores are written where every text of a list has one.
+    Returns what was written and, as `lost_…`, what the format cannot hold. One row a query that has a relevant passage.
+    A title is joined into its passage's text, as the encoder reads it. A text stands once in a row, and as positive
+    where it is both. Scores are written where every text of a list has one.
     """
     lost: Counter[str] = Counter()
+    rows = _rows_by_query(collection, lost)
+    if path.name.endswith(EXTENSIONS):
+        options: dict[str, Any] = {}
+        for of_set in collection.sets.values():
+            options |= dict.fromkeys(of_set.query_ids, of_set.options)
+        write_json_lines(path, (row | options.get(query_id, {}) for query_id, row in rows.items()))
+        lost["lost_sets"] = sum(
+            not name.startswith(_LONE_SET) or of_set.in_batch_negatives != _set_of(path, path)[1]
+            for name, of_set in collection.sets.items()
+        )
+    else:
+        path.mkdir(parents=True)
+        for name, of_set in _all_sets(collection).items():
+            ending = "" if of_set.in_batch_negatives else f"-{_NO_IN_BATCH}"
+            members = ({**rows[query_id], **of_set.options} for query_id in of_set.query_ids if query_id in rows)
+            write_json_lines(path / f"{name}{ending}.jsonl", members)
+    return _counts(collection, list(rows.values()), lost)
+
+
+def _rows_by_query(collection: Collection, lost: Counter[str]) -> dict[str, dict[str, Any]]:
+    """Query id -> its row; what does not fit is counted in `lost`."""
     scores_of = {"pos": _first_scores(collection.judgments), "neg": _first_scores(collection.negatives)}
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {}
     for query in collection.queries.values():
         texts: dict[str, _Scored] = {"pos": {}, "neg": {}}
         given = {"pos": collection.positives.get(query.id, ()), "neg": collection.given_negatives.get(query.id, ())}
@@ -63,13 +112,41 @@ def write_flagembedding(collection: Collection, file: Path) -> dict[str, int]:
                 else:
                     texts[key][text] = scores_of[key][query.id, passage_id]
         if texts["pos"] and query.text.strip():
-            rows.append(_row_of(query, texts["pos"], texts["neg"]))
+            rows[query.id] = _row_of(query, texts["pos"], texts["neg"])
             lost["ids"] += query.id != _query_id(query.text, query.prompt)
         else:
             lost["lost_queries_empty_or_without_a_relevant_passage"] += 1
             lost["lost_pairs_of_these_queries"] += len(texts["pos"]) + len(texts["neg"])
-    write_json_lines(file, rows)
-    return _counts(collection, rows, lost)
+    return rows
+
+
+def _all_sets(collection: Collection) -> dict[str, QuerySet]:
+    """The sets of the data and, for the queries in none, one more."""
+    in_a_set = {query_id for of_set in collection.sets.values() for query_id in of_set.query_ids}
+    rest = tuple(query_id for query_id in collection.queries if query_id not in in_a_set)
+    return dict(collection.sets) | ({"rest" if collection.sets else "train": QuerySet(rest)} if rest else {})
+
+
+def _set_of(path: Path, file: Path) -> tuple[str, bool]:
+    """Name of the set that a file is, and whether it has in-batch negatives, which its name or the folder's says.
+
+    A file that was named itself is called by one name, whatever it is: copying it changes nothing.
+    """
+    stem = next((file.name.removesuffix(ending) for ending in EXTENSIONS if file.name.endswith(ending)), file.name)
+    in_batch = not (stem.endswith(_NO_IN_BATCH) or (path.is_dir() and path.name.endswith(_NO_IN_BATCH)))
+    return (stem.removesuffix(_NO_IN_BATCH).rstrip("-_") if path.is_dir() else _LONE_SET) or _LONE_SET, in_batch
+
+
+def _options(row: dict[str, Any], where: str) -> dict[str, str | int]:
+    """What a row says of how it trains."""
+    options = {key: row[key] for key in _OPTIONS if row.get(key) is not None}
+    for key, value in options.items():
+        if not isinstance(value, _OPTIONS[key]) or isinstance(value, bool):
+            kind = "a text" if _OPTIONS[key] is str else "a whole number"
+            raise DataError(
+                f"{key!r} is not {kind}: {excerpt(value)}", where=where, fix=f"write {kind}", reason="wrong-type"
+            )
+    return options
 
 
 def row_files(path: Path) -> list[Path]:
@@ -80,45 +157,6 @@ def row_files(path: Path) -> list[Path]:
     if not files:
         raise DataError("no .jsonl or .json file is here", where=path, fix="name the folder that holds them")
     return files
-
-
-@dataclass
-class _Rows:
-    """What the rows read so far say; a pair's value is the teacher's score, where there is one."""
-
-    queries: dict[str, Query] = field(default_factory=dict)
-    passages: dict[str, Passage] = field(default_factory=dict)
-    positives: dict[tuple[str, str], float | None] = field(default_factory=dict)
-    negatives: dict[tuple[str, str], float | None] = field(default_factory=dict)
-
-    def add(self, row: dict[str, Any], where: str) -> None:
-        query = _query(row, where)
-        positives = list(_scored_texts(row, "pos", where))
-        negatives = list(_scored_texts(row, "neg", where))
-        if not positives:
-            raise DataError(f"'pos' is empty for the query {excerpt(query.text)}", where=where, fix="give a positive")
-        both = {text for text, _ in positives} & {text for text, _ in negatives}
-        if both:
-            raise DataError(
-                f"a text is both in 'pos' and in 'neg': {excerpt(min(both))}",
-                where=where,
-                fix="remove it from the one where it does not belong",
-            )
-        self.queries.setdefault(query.id, query)
-        for known, scored_texts in ((self.positives, positives), (self.negatives, negatives)):
-            for text, score in scored_texts:
-                passage = Passage(text_hash(text), text)
-                self.passages.setdefault(passage.id, passage)
-                pair = (query.id, passage.id)
-                if known.get(pair) is None:
-                    known[pair] = score
-
-    def collection(self) -> Collection:
-        judgments = tuple(Judgment(*pair, score=score) for pair, score in self.positives.items())
-        negatives = tuple(
-            Negative(*pair, score=score) for pair, score in self.negatives.items() if pair not in self.positives
-        )
-        return Collection(self.queries, self.passages, judgments, negatives)
 
 
 def _first_scores(pairs: Iterable[Judgment | Negative]) -> dict[tuple[str, str], float | None]:
@@ -162,13 +200,17 @@ def _counts(collection: Collection, rows: list[dict[str, Any]], lost: Counter[st
         "lost_scores": sum(pair.score is not None for pair in collection.pairs) - scores,
         "lost_sources_of_negatives": sum(pair.source != "given" for pair in collection.negatives),
         "lost_splits": len(collection.splits),
+        "lost_sets": lost["lost_sets"],
+        "lost_documents": sum(bool(passage.document) for passage in used),
     }
 
 
 def _query(row: dict[str, Any], where: str) -> Query:
     text = string_at(row, "query", where)
     if not text.strip():
-        raise DataError(f"'query' is empty: {text!r}", where=where, fix="write the question or drop the row")
+        raise DataError(
+            f"'query' is empty: {text!r}", where=where, fix="write the question or drop the row", reason="empty-text"
+        )
     prompt = None if row.get("prompt") is None else string_at(row, "prompt", where)
     return Query(_query_id(text, prompt), text, prompt)
 
@@ -186,12 +228,18 @@ def _scored_texts(row: dict[str, Any], key: str, where: str) -> Iterator[tuple[s
         texts = []
     if not isinstance(texts, list):
         raise DataError(
-            f"{key!r} is not a list: {excerpt(texts)}", where=where, fix=f'write a list of texts: "{key}": ["…"]'
+            f"{key!r} is not a list: {excerpt(texts)}",
+            where=where,
+            fix=f'write a list of texts: "{key}": ["…"]',
+            reason="wrong-type",
         )
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"{key!r} holds {excerpt(text)}, which is not a passage", where=where, fix="write a text or remove it"
+                f"{key!r} holds {excerpt(text)}, which is not a passage",
+                where=where,
+                fix="write a text or remove it",
+                reason="empty-text" if isinstance(text, str) else "wrong-type",
             )
     return zip(texts, _scores(row, f"{key}_scores", len(texts), where), strict=True)
 
@@ -202,12 +250,19 @@ def _scores(row: dict[str, Any], key: str, length: int, where: str) -> list[floa
         return [None] * length
     fix = f"write one number for each text, or leave {key!r} out"
     if not isinstance(scores, list):
-        raise DataError(f"{key!r} is not a list: {excerpt(scores)}", where=where, fix=fix)
+        raise DataError(f"{key!r} is not a list: {excerpt(scores)}", where=where, fix=fix, reason="bad-score")
     if len(scores) != length:
-        raise DataError(f"{key!r} has {len(scores)} scores for {length} texts", where=where, fix=fix)
+        raise DataError(
+            f"{key!r} has {len(scores)} scores for {length} texts", where=where, fix=fix, reason="bad-score"
+        )
     for score in scores:
         if not _is_finite_number(score):
-            raise DataError(f"{key!r} holds {excerpt(score)}, which is not a finite number", where=where, fix=fix)
+            raise DataError(
+                f"{key!r} holds {excerpt(score)}, which is not a finite number",
+                where=where,
+                fix=fix,
+                reason="bad-score",
+            )
     return [float(score) for score in scores]
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from m3tune.data.collection import Collection
-from m3tune.data.files import create_text, excerpt, missing_key, read_json
-from m3tune.errors import DataError
+from m3tune.data.files import create_text
+from m3tune.data.intake import Intake, Row
+from m3tune.data.rows import missing_key, read_json
+from m3tune.data.table import Table
+from m3tune.errors import DataError, excerpt
 from m3tune.types import Judgment, Passage, Query
 
 KEYS = ("queries", "corpus", "relevant_docs")
 
 
-def read_llamaindex(file: Path) -> Collection:
+def read_llamaindex(file: Path, intake: Intake) -> Collection:
     """The collection in a LlamaIndex JSON file; every relevant passage of a question is a judgment.
 
-    Raises DataError naming the key: missing, of a wrong type, an unknown id, a question without a relevant passage.
+    Bad records go to `intake`: a text that is none, an unknown id, a question without a relevant passage. Raises
+    DataError, naming the key, where the document itself is not what LlamaIndex writes.
     """
     document = read_json(file)
     if not isinstance(document, dict):
@@ -35,9 +40,34 @@ def read_llamaindex(file: Path) -> Collection:
             where=f"{file}: mode",
             fix="only data of mode 'text' can be read",
         )
-    queries = {id_: Query(id_, text) for id_, text in _texts(document, "queries", file).items()}
-    passages = {id_: Passage(id_, text) for id_, text in _texts(document, "corpus", file).items()}
-    return Collection(queries, passages, tuple(_judgments(document, queries, passages, file)))
+    intake.ignore(f"key {key!r}" for key in document if key not in (*KEYS, "mode"))
+    queries, passages = Table(Query), Table(Passage)
+    relevant = _object(document, "relevant_docs", file)
+    judgments: dict[Judgment, None] = {}
+
+    def add_query(entry: tuple[str, Any], where: str) -> bool:
+        query_id, text = _text(entry, where)
+        if query_id not in relevant:
+            raise DataError(
+                f"the query {query_id!r} has no entry",
+                where=f"{file}: relevant_docs",
+                fix="name its relevant passages, or drop it from 'queries'",
+                reason="no-positive",
+            )
+        return queries.add(Query(query_id, text), where)
+
+    def add_judgments(entry: tuple[str, Any], where: str) -> bool:
+        query_id, passage_ids = entry
+        _check_relevant(query_id, passage_ids, queries, passages, where)
+        new = [Judgment(query_id, p) for p in passage_ids if Judgment(query_id, p) not in judgments]
+        judgments.update(dict.fromkeys(new))
+        return bool(new)
+
+    intake.take("query", _entries(document, "queries", file), add_query)
+    intake.take("passage", _entries(document, "corpus", file), lambda e, w: passages.add(Passage(*_text(e, w)), w))
+    intake.finish()  # what names a bad text would only be bad because of it
+    intake.take("relevant_docs", _entries(document, "relevant_docs", file), add_judgments)
+    return Collection(queries, passages, tuple(judgments))
 
 
 def write_llamaindex(collection: Collection, file: Path) -> dict[str, int]:
@@ -67,6 +97,8 @@ def write_llamaindex(collection: Collection, file: Path) -> dict[str, int]:
         "lost_negatives": len(collection.negatives),
         "lost_prompts": sum(query.prompt is not None for query in collection.queries.values()),
         "lost_splits": len(collection.splits),
+        "lost_sets": len(collection.sets),
+        "lost_documents": sum(bool(passage.document) for passage in collection.passages.values()),
     }
 
 
@@ -79,46 +111,43 @@ def _object(document: dict[str, Any], key: str, file: Path) -> dict[str, Any]:
     return value
 
 
-def _texts(document: dict[str, Any], key: str, file: Path) -> dict[str, str]:
-    texts = _object(document, key, file)
-    for id_, text in texts.items():
-        if not isinstance(text, str):
-            raise DataError(
-                f"not a text: {excerpt(text)}", where=f"{file}: {key}[{id_!r}]", fix="write a JSON string for each id"
-            )
-    return texts
+def _entries(document: dict[str, Any], key: str, file: Path) -> Iterator[Row]:
+    """Each entry of an object, as (id, value)."""
+    for entry in _object(document, key, file).items():
+        yield Row(f"{file}: {key}[{entry[0]!r}]", entry)
 
 
-def _judgments(
-    document: dict[str, Any], queries: dict[str, Query], passages: dict[str, Passage], file: Path
-) -> list[Judgment]:
-    relevant = _object(document, "relevant_docs", file)
-    for query_id in queries:
-        if query_id not in relevant:
+def _text(entry: tuple[str, Any], where: str) -> tuple[str, str]:
+    id_, text = entry
+    if not isinstance(text, str):
+        raise DataError(
+            f"not a text: {excerpt(text)}", where=where, fix="write a JSON string for each id", reason="wrong-type"
+        )
+    return id_, text
+
+
+def _check_relevant(
+    query_id: str, passage_ids: Any, queries: Container[str], passages: Container[str], where: str
+) -> None:
+    if query_id not in queries:
+        raise DataError(
+            f"the query {query_id!r} is unknown",
+            where=where,
+            fix="add it to 'queries' or drop it here",
+            reason="unknown-id",
+        )
+    if not isinstance(passage_ids, list) or not passage_ids:
+        raise DataError(
+            f"not a list of passage ids: {excerpt(passage_ids)}",
+            where=where,
+            fix="write a list of at least one passage id, or drop the query",
+            reason="wrong-type",
+        )
+    for passage_id in passage_ids:
+        if not isinstance(passage_id, str) or passage_id not in passages:
             raise DataError(
-                f"the query {query_id!r} has no entry",
-                where=f"{file}: relevant_docs",
-                fix="name its relevant passages, or drop it from 'queries'",
-            )
-    judgments: list[Judgment] = []
-    for query_id, passage_ids in relevant.items():
-        where = f"{file}: relevant_docs[{query_id!r}]"
-        if query_id not in queries:
-            raise DataError(
-                f"the query {query_id!r} is unknown", where=where, fix="add it to 'queries' or drop it here"
-            )
-        if not isinstance(passage_ids, list) or not passage_ids:
-            raise DataError(
-                f"not a list of passage ids: {excerpt(passage_ids)}",
+                f"the passage {excerpt(passage_id)} is unknown",
                 where=where,
-                fix="write a list of at least one passage id, or drop the query",
+                fix="add it to 'corpus' or drop it here; ids are strings",
+                reason="unknown-id",
             )
-        for passage_id in passage_ids:
-            if not isinstance(passage_id, str) or passage_id not in passages:
-                raise DataError(
-                    f"the passage {excerpt(passage_id)} is unknown",
-                    where=where,
-                    fix="add it to 'corpus' or drop it here; ids are strings",
-                )
-        judgments += [Judgment(query_id, passage_id) for passage_id in dict.fromkeys(passage_ids)]
-    return judgments

@@ -8,11 +8,14 @@ from typing import Any
 
 from m3tune.data import beir, flagembedding, llamaindex, pairs
 from m3tune.data.collection import Collection
-from m3tune.data.files import find_file, listed, open_text, read_json, read_json_lines
-from m3tune.errors import DataError, nearest
+from m3tune.data.files import find_file, open_text
+from m3tune.data.intake import Intake, first_value
+from m3tune.data.rows import read_json, read_json_lines
+from m3tune.data.tables import TABLES, table_rows
+from m3tune.errors import DataError, listed, nearest
 from m3tune.paths import resolve_path
 
-FORMATS: Mapping[str, Callable[[Path], Collection]] = {
+FORMATS: Mapping[str, Callable[[Path, Intake], Collection]] = {
     "beir": beir.read_beir,
     "llamaindex": llamaindex.read_llamaindex,
     "flagembedding": flagembedding.read_flagembedding,
@@ -28,14 +31,17 @@ _UNDERSTOOD = (
 
 
 def read_collection(
-    path: str, format: str = "auto", columns: Mapping[str, str] | None = None
+    path: str, format: str = "auto", columns: Mapping[str, str] | None = None, intake: Intake | None = None
 ) -> tuple[Collection, str]:
     """The collection at a path or `package:IMPORTNAME/FOLDER`, and a sentence that says how it was read.
 
-    `columns` says what columns of pairs are (column -> role), which makes the data pairs where `format` is auto.
+    `columns` says what columns of pairs are (column -> role), which makes the data pairs where `format` is auto. The
+    account of every record goes to `intake`, which also says whether bad ones are left out; without one they are not.
 
-    Raises DataError when nothing is there, when the format is not known or has no columns, or as its reader does.
+    Raises DataError when nothing is there, when the format is not known or has no columns, for bad records, or as the
+    format's reader does.
     """
+    intake = intake or Intake()
     if format != "auto" and format not in FORMATS:
         close = nearest(format, FORMATS)
         hint = f"did you mean {close!r}? " if close else ""
@@ -44,9 +50,13 @@ def read_collection(
     if columns:
         if format not in ("auto", "pairs"):
             raise DataError(f"{format} data has no columns to name", fix="leave the columns out, or read it as pairs")
-        return pairs.read_pairs(place, columns), f"Read as pairs: the column {listed(columns)} is named."
-    format, why = detect_format(place) if format == "auto" else (format, f"Read as {format}, as asked for.")
-    return FORMATS[format](place), why
+        collection = pairs.read_pairs(place, intake, columns)
+        why = f"Read as pairs: the column {listed(columns)} is named."
+    else:
+        format, why = detect_format(place) if format == "auto" else (format, f"Read as {format}, as asked for.")
+        collection = FORMATS[format](place, intake)
+    intake.finish()
+    return collection, why
 
 
 def detect_format(path: Path) -> tuple[str, str]:
@@ -120,10 +130,10 @@ def _format_of_keys(keys: Mapping[str, Any]) -> str | None:
 
 def _keys(file: Path) -> Mapping[str, Any]:
     """The first row of a table or line's object, or the one that an indented `.json` file is. Raises DataError."""
-    if file.name.endswith(pairs.TABLES):
-        return pairs.first_row(file)
+    if file.name.endswith(TABLES):
+        return first_value(table_rows(file))
     with open_text(file) as lines:
         first = next((line.strip() for line in lines if line.strip()), "")
     if ".json" in file.suffixes and first.startswith("{") and not first.endswith("}"):
         return read_json(file)
-    return next((row for _, row in read_json_lines(file)), {})
+    return first_value(read_json_lines(file))

@@ -9,9 +9,8 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from m3tune.data.collection import Collection
-from m3tune.data.files import listed
-from m3tune.data.groups import shared_passage_groups
-from m3tune.errors import DataError
+from m3tune.data.groups import connected_groups
+from m3tune.errors import DataError, listed
 from m3tune.recipe import DataConfig
 from m3tune.types import Protocol, Split
 
@@ -41,8 +40,14 @@ def split_queries(collection: Collection, config: DataConfig) -> tuple[Split, di
     """
     judged = [query_id for query_id in collection.queries if query_id in collection.positives]
     sides, counts = _given_sides(collection, judged)
-    documents = shared_passage_groups(
-        judged, collection.positives, collection.canonical_passage, collection.canonical_query
+    documents = connected_groups(
+        {
+            query_id: [
+                ("query", collection.canonical_query[query_id]),
+                *(collection.canonical_passage[passage_id] for passage_id in collection.positives[query_id]),
+            ]
+            for query_id in judged
+        }
     )
     protocol = _protocol_of(collection, sides, config)
     group_of = documents if protocol == "new documents" else _same_text_groups(collection, judged)
@@ -77,7 +82,7 @@ def _protocol_of(collection: Collection, sides: _Sides, config: DataConfig) -> P
 
 
 def _same_text_groups(collection: Collection, query_ids: list[str]) -> dict[str, int]:
-    return shared_passage_groups(query_ids, {}, {}, collection.canonical_query)
+    return connected_groups({query_id: [collection.canonical_query[query_id]] for query_id in query_ids})
 
 
 def queries_of(collection: Collection, split: str) -> tuple[str, ...]:

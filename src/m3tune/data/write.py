@@ -9,8 +9,7 @@ from pathlib import Path
 
 from m3tune.data import beir, flagembedding, llamaindex
 from m3tune.data.collection import Collection
-from m3tune.data.files import listed
-from m3tune.errors import DataError, nearest
+from m3tune.errors import DataError, listed, nearest
 
 WRITERS: Mapping[str, Callable[[Collection, Path], dict[str, int]]] = {
     "beir": beir.write_beir,

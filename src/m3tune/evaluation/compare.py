@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from m3tune.data.groups import shared_passage_groups
+from m3tune.data.groups import connected_groups
 from m3tune.errors import ArtifactError
 from m3tune.evaluation.metrics import PerQuery
 from m3tune.evaluation.significance import Floats, Integers, paired_bootstrap, paired_randomisation
@@ -83,8 +83,9 @@ def compare(base: PerQuery, tuned: PerQuery, clusters: Mapping[str, int], config
 
 def document_groups(qrels: Qrels, canonical_passage: Mapping[str, str]) -> dict[str, int]:
     """Query id -> number of its group: queries that share a relevant passage, copies of it too, stand together."""
-    positives = {q: [p for p, grade in grades.items() if grade > 0] for q, grades in qrels.items()}
-    return shared_passage_groups(qrels, positives, canonical_passage)
+    return connected_groups(
+        {q: [canonical_passage.get(p, p) for p, grade in grades.items() if grade > 0] for q, grades in qrels.items()}
+    )
 
 
 def verdict(comparison: Comparison, no_worse_margin: float) -> VerdictWord:

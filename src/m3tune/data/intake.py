@@ -1,0 +1,149 @@
+"""The account of a reading: every record that comes in is kept, merged into an equal one, or rejected with a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from m3tune.errors import DataError
+
+_SHOWN = 10
+_REJECTED_CHARACTERS = 1_000_000  # a longer bad record is cut in rejected.jsonl: it is no text that anybody reads
+
+
+class Row(NamedTuple):
+    """One record as a file holds it: where it stands, and its value or what is wrong with it.
+
+    `source` is the record's own text where it has no value.
+    """
+
+    where: str
+    value: Any
+    error: DataError | None = None
+    source: str = ""
+
+
+def first_value(rows: Iterable[Row]) -> Any:
+    """The value of the first sound row, an empty object where there is no row. Raises the first error of bad ones."""
+    first_error: DataError | None = None
+    for row in rows:
+        if row.error is None:
+            return row.value
+        first_error = first_error or row.error
+    if first_error:
+        raise first_error
+    return {}
+
+
+class Intake:
+    """Counts records by kind (such as row, query, passage, judgment) and keeps the rejected ones.
+
+    Without `skip_bad`, `finish` raises the bad records; with it, they are left out.
+    """
+
+    def __init__(self, *, skip_bad: bool = False) -> None:
+        self.skip_bad = skip_bad
+        self.kept: Counter[str] = Counter()
+        self.merged: Counter[str] = Counter()
+        self.rejected: dict[str, Counter[str]] = {}
+        self.ignored: Counter[str] = Counter()
+        self.shown: list[DataError] = []
+        self._spool: IO[str] | None = None
+
+    def take(self, kind: str, rows: Iterable[Row], add: Callable[[Any, str], bool]) -> None:
+        """Give each row's value and place to `add`, which says whether it brought anything new.
+
+        `add` raises DataError for a bad record, and must then have added nothing of it.
+        """
+        kept = merged = 0
+        for row in rows:
+            try:
+                if row.error is not None:
+                    raise row.error
+                if add(row.value, row.where):
+                    kept += 1
+                else:
+                    merged += 1
+            except DataError as error:
+                self._reject(kind, row, error)
+        self.kept[kind] += kept
+        self.merged[kind] += merged
+
+    def ignore(self, names: Iterable[str]) -> None:
+        """Count what a sound record holds beside what is read, such as an unknown key."""
+        self.ignored.update(names)
+
+    def finish(self) -> None:
+        """Raises DataError with the first bad records and their number, unless they are to be skipped."""
+        if self.skip_bad or not self.shown:
+            return
+        total = sum(map(Counter.total, self.rejected.values()))
+        first = self.shown[0]
+        if total == 1:
+            raise DataError(
+                first.what, where=first.where, fix=f"{first.fix}; or leave it out: {_SKIP}", reason=first.reason
+            )
+        by_reason = Counter[str]()
+        for reasons in self.rejected.values():
+            by_reason.update(reasons)
+        reasons_in_words = ", ".join(f"{count:,} {reason}" for reason, count in by_reason.most_common())
+        more = f"\n… and {total - _SHOWN:,} more" if total > _SHOWN else ""
+        raise DataError(
+            "\n".join(str(error) for error in self.shown) + f"{more}\n{total:,} bad records: {reasons_in_words}",
+            fix=f"mend them, or leave them out: {_SKIP}",
+            reason=first.reason,
+        )
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """For each kind: read = kept + merged + the sum of rejected."""
+        kinds = dict.fromkeys((*self.kept, *self.rejected))
+        return {
+            kind: {
+                "read": self.kept[kind] + self.merged[kind] + self.rejected.get(kind, Counter()).total(),
+                "kept": self.kept[kind],
+                "merged": self.merged[kind],
+                "rejected": dict(self.rejected.get(kind, {})),
+            }
+            for kind in kinds
+        }
+
+    def save_rejected(self, file: Path) -> bool:
+        """Write the rejected records as JSON lines with their reason; False, and no file, where there are none."""
+        if self._spool is None:
+            return False
+        self._spool.seek(0)
+        with file.open("w", encoding="utf-8") as out:
+            shutil.copyfileobj(self._spool, out)
+        return True
+
+    def _reject(self, kind: str, row: Row, error: DataError) -> None:
+        self.rejected.setdefault(kind, Counter())[error.reason] += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append(error)
+        if self._spool is None:
+            self._spool = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        record = row.source or row.value
+        if len(row.source) > _REJECTED_CHARACTERS:
+            record = f"{row.source[:_REJECTED_CHARACTERS]}… (cut; {len(row.source):,} characters)"
+        line = {"where": row.where, "kind": kind, "reason": error.reason, "what": error.what, "fix": error.fix}
+        self._spool.write(json.dumps(line | {"record": record}, ensure_ascii=False, default=str) + "\n")
+
+
+_SKIP = "m3tune … --skip-bad, or data.skip_bad = true in a recipe"
+
+
+def in_words(counts: dict[str, dict[str, Any]]) -> list[str]:
+    """`Intake.counts` as lines for a person."""
+    lines = []
+    for kind, of_kind in counts.items():
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in of_kind["rejected"].items())
+        parts = [f"{of_kind['kept']:,} kept"]
+        parts += [f"{of_kind['merged']:,} merged (nothing new in them)"] * bool(of_kind["merged"])
+        parts += [f"{sum(of_kind['rejected'].values()):,} rejected ({reasons})"] * bool(reasons)
+        lines.append(f"{kind}: {of_kind['read']:,} read = {' + '.join(parts)}")
+    return lines
