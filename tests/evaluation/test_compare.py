@@ -80,6 +80,46 @@ def test_connected_groups_join_late():
     assert connected_groups(keys) == {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 3}
 
 
-def test_connected_groups_of_a_long_chain():
-    keys = {str(i): [i, i + 1] for i in reversed(range(3000))}
+def test_a_long_chain_is_one_group():
+    keys = {str(i): [i, i + 1] for i in range(5000)}
     assert set(connected_groups(keys).values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [
+        ((0.001, 0.1), "better"),
+        ((-0.1, -0.001), "worse"),
+        ((-0.01, 0.1), "no worse"),
+        ((0.0, 0.0), "no worse"),
+        ((-0.011, 0.1), "inconclusive"),
+        ((-1.0, 1.0), "inconclusive"),
+        ((-0.005, -0.001), "worse"),
+    ],
+)
+def test_verdict(interval, word):
+    item = MetricComparison("nDCG@10", 0.5, 0.5, 0.0, interval, 0.5, 1, 1, 1, 3)
+    assert verdict(Comparison((item,), "nDCG@10"), no_worse_margin=0.01) == word
+
+
+def test_rank_changes():
+    base = {"q": [Hit("x", 3), Hit("a", 2), Hit("b", 1)], "r": []}
+    tuned = {"q": [Hit("b", 3), Hit("a", 2)], "r": [Hit("x", 2), Hit("c", 1)], "s": [Hit("x", 2), Hit("y", 1)]}
+    qrels = {"q": {"a": 1, "b": 2, "x": 0}, "r": {"c": 1}, "s": {"y": 1}}
+    expected = [RankChange("q", 2, 1), RankChange("r", None, 2), RankChange("s", None, 2)]
+    assert rank_changes(base, tuned, qrels, depth=2) == expected
+    assert rank_changes(base, tuned, qrels, depth=1)[1:] == [RankChange("r", None, None), RankChange("s", None, None)]
+
+
+def test_gained_and_lost():
+    gained, lost = gained_and_lost(values(0.5, 0.1, 0.0, 1.0, 0.3), values(0.5, 0.6, 0.5, 0.0, 0.2), n=2)
+    assert gained == [QueryChange("q1", 0.1, 0.6), QueryChange("q2", 0.0, 0.5)]
+    assert lost == [QueryChange("q3", 1.0, 0.0), QueryChange("q4", 0.3, 0.2)]
+    assert lost[0].difference == -1.0
+    assert gained_and_lost(values(1.0), values(1.0)) == ([], [])
+
+
+def test_paired_differences_go_by_id():
+    differences, groups = paired_differences({"a": 0.25, "b": 0.5}, {"b": 1.0, "a": 0.0}, {"b": 7, "a": 3})
+    assert differences.tolist() == [-0.25, 0.5]
+    assert groups.tolist() == [3, 7]
