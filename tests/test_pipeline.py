@@ -4,8 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from m3tune import pipeline
+from m3tune import pipeline, preparation
 from m3tune.artifact import MANIFEST, read_json
+from m3tune.data.prepared import load_split
 from m3tune.errors import DataError, ModelError
 from m3tune.model.weights import load_encoder
 from m3tune.recipe import EvaluateConfig, ModelConfig, build_recipe, load_recipe
@@ -164,8 +165,8 @@ def test_the_delivered_model_loads_in_sentence_transformers(finished):
 
 def test_the_split_that_a_run_wrote_is_read_back(finished):
     recipe, _, _ = finished
-    split = pipeline.read_split(folder_of(recipe))
-    assert split == pipeline.prepare(folder_of(recipe), recipe).split
+    split = load_split(folder_of(recipe) / "data")
+    assert split == preparation.prepare(recipe.data, folder_of(recipe) / "data", pipeline.silent).split
     assert len(split.train) + len(split.dev) + len(split.test) == 60
 
 
@@ -179,8 +180,10 @@ def fail(*_, **__):
 def test_a_second_run_does_nothing_and_says_the_same(copied, monkeypatch):
     folder, recipe = copied
     before, verdict = manifests(folder), (folder / "verdict.json").read_text()
-    for name in ("train", "measure_encoder", "measure_bm25", "load_encoder", "save_encoder", "split_queries"):
+    for name in ("train", "measure_encoder", "measure_bm25", "load_encoder", "save_encoder"):
         monkeypatch.setattr(pipeline, name, fail)
+    for name in ("read_collection", "find_similar", "split_queries"):
+        monkeypatch.setattr(preparation, name, fail)
     pipeline.run(recipe)
     assert manifests(folder) == before
     assert (folder / "verdict.json").read_text() == verdict

@@ -73,7 +73,7 @@ def test_an_unknown_key_names_the_nearest(key, nearest):
 
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones():
-    assert "known keys: path, format, dev, test" in refused(SMALLEST, ["data.zzzzzz=1"]).what
+    assert "known keys: path, format, columns" in refused(SMALLEST, ["data.zzzzzz=1"]).what
 
 
 def test_every_mistake_is_told_at_once_with_where_it_stands():

@@ -114,6 +114,47 @@ def convert(
 
 
 @app.command()
+def prepare(
+    data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
+    source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, into rejected.jsonl.")] = False,
+    protocol: Annotated[
+        str, typer.Option(help='What a carved split asks: "new documents", "new questions" or auto.')
+    ] = "auto",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key, e.g. data.test=0.1.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read data, find what is nearly the same, and split it without leaks; what every later stage reads.
+
+    Example: m3tune prepare questions.json prepared --set data.test=0.3
+    """
+    from m3tune.artifact import MANIFEST, read_json
+    from m3tune.data.pairs import parse_columns
+    from m3tune.data.prepared import BALANCE
+    from m3tune.preparation import prepare
+    from m3tune.recipe import build_recipe
+    from m3tune.report.terminal import print_prepared
+
+    given: dict[str, Any] = {"path": data, "format": source, "columns": parse_columns(columns or [])}
+    given |= {"skip_bad": skip_bad, "protocol": protocol}
+    recipe = build_recipe({"data": given, "model": {"path": "-"}}, overrides or [], where="--set")
+    with _progress(as_json):
+        prepare(recipe.data, output, _say(as_json))
+    counts, balance = read_json(output / MANIFEST)["counts"], read_json(output / BALANCE)
+    if as_json:
+        _print_json({"counts": counts, "balance": balance})
+    else:
+        print_prepared(out, output, counts, balance)
+
+
+@app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe.")] = Path("recipe.toml"),
     overrides: Sets = None,
@@ -186,6 +227,7 @@ def compare(
     from dataclasses import asdict
 
     from m3tune.data.read import read_collection
+    from m3tune.data.similar import find_similar
     from m3tune.evaluation.compare import verdict
     from m3tune.evaluation.store import load_evaluations
     from m3tune.pipeline import compare_evaluations
@@ -197,7 +239,7 @@ def compare(
     first, second = load_evaluations(base)[0], load_evaluations(tuned)[0]
     shared = tuple(metric for metric in first.per_query if metric in second.per_query)
     config = config.model_copy(update={"metrics": shared})
-    comparison = compare_evaluations(first, second, collection, config)
+    comparison = compare_evaluations(first, second, collection, config, find_similar(collection))
     word = verdict(comparison, config.no_worse_margin)
     if as_json:
         _print_json({"verdict": word, "metrics": [asdict(item) for item in comparison.metrics]})

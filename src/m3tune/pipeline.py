@@ -5,7 +5,7 @@
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
     resolved.toml the recipe with every key
-    data/         the collection and the split
+    data/         the collection, its near-duplicates and the split
     base/         the untuned encoder on the test queries; base/dev on the development corpus
     bm25/         the baseline without a model
     train/        the log, the best checkpoint (train/model) and how it was chosen (selection.json)
@@ -18,7 +18,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,30 +26,18 @@ from typing import Any
 from m3tune import __version__
 from m3tune.artifact import StageKey, fingerprint, is_complete, read_json, write_json, writing
 from m3tune.data.collection import Collection
-from m3tune.data.read import read_collection
-from m3tune.data.split import split_queries
-from m3tune.data.store import save_collection
+from m3tune.data.prepared import Prepared
+from m3tune.data.similar import Similar
 from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
 from m3tune.evaluation.measure import DevCorpus, Measured, dev_corpus, measure_bm25, measure_encoder
 from m3tune.evaluation.metrics import mean, parse_metrics
 from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
 from m3tune.model.encoder import Encoder
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
+from m3tune.preparation import Say, prepare
 from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
 from m3tune.report.html import write_report
 from m3tune.training.train import train
-from m3tune.types import Split
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The data stage's result."""
-
-    collection: Collection
-    split: Split
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     folder = Path(recipe.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
-    prepared = prepare(folder, recipe, say)
+    prepared = prepare(recipe.data, folder / "data", say)
     measure_words(folder, recipe, prepared)
     measure_base(folder, recipe, prepared, say)
     tune(folder, recipe, prepared, say)
@@ -87,32 +75,6 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     deliver(folder, recipe, result)
     write_report(folder)
     return result
-
-
-def prepare(folder: Path, recipe: Recipe, say: Say = silent) -> Prepared:
-    """Read the data and split its queries."""
-    collection, why = read_collection(recipe.data.path, recipe.data.format)
-    say(why)
-    key = StageKey("data", recipe.data.model_dump(), {"data": collection.fingerprint, "m3tune": __version__})
-    if not is_complete(folder / "data", key):
-        split, split_counts = split_queries(collection, recipe.data)
-        with writing(folder / "data", key) as (partial, counts):
-            save_collection(collection, partial)
-            write_json(partial / "split.json", asdict(split))
-            counts |= split_counts | {"passages": len(collection.passages), "judgments": len(collection.judgments)}
-    split = read_split(folder)
-    say(
-        f"{len(collection.passages):,} passages; {len(split.train):,} train, {len(split.dev):,} dev and "
-        f"{len(split.test):,} test queries ({split.protocol})"
-    )
-    return Prepared(collection, split, key.fingerprint)
-
-
-def read_split(folder: Path) -> Split:
-    """The split of a run."""
-    stored = read_json(folder / "data" / "split.json")
-    train_ids, dev_ids, test_ids = (tuple(stored[side]) for side in ("train", "dev", "test"))
-    return Split(train_ids, dev_ids, test_ids, stored["protocol"])
 
 
 def measure_words(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
@@ -202,7 +164,7 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
     """Compare the chosen model with the base and say what follows; writes comparison.json and verdict.json."""
     selection = read_json(folder / "train" / "selection.json")
     base, tuned = load_evaluations(folder / "base")[0], load_evaluations(folder / "tuned")[0]
-    comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate)
+    comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate, prepared.similar)
     word = verdict(comparison, recipe.evaluate.no_worse_margin)
     delivered = "base" if selection["chosen"] == "base" or word == "worse" else "tuned"
     main = comparison.main
@@ -224,11 +186,11 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
 
 
 def compare_evaluations(
-    base: Evaluation, tuned: Evaluation, collection: Collection, config: EvaluateConfig
+    base: Evaluation, tuned: Evaluation, collection: Collection, config: EvaluateConfig, similar: Similar
 ) -> Comparison:
-    """Two evaluations over the same queries of `collection`, clustered by shared relevant passages."""
+    """Two evaluations over the same queries of `collection`, clustered by relevant passages that they share."""
     qrels = collection.qrels(next(iter(base.per_query.values())))
-    return compare(base.per_query, tuned.per_query, document_groups(qrels, collection.canonical_passage), config)
+    return compare(base.per_query, tuned.per_query, document_groups(qrels, similar.passages), config)
 
 
 def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:

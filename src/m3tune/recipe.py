@@ -31,6 +31,13 @@ class DataConfig(_Config):
     format: Literal["auto", "beir", "llamaindex", "flagembedding", "pairs"] = Field(
         "auto", description="How to read it; auto looks at the files and says what it took them for."
     )
+    columns: dict[str, str] = Field(
+        {}, description='What columns of pairs are, where their names do not say it, e.g. {body = "positive"}.'
+    )
+    skip_bad: bool = Field(False, description="Leave bad records out, into rejected.jsonl, instead of stopping.")
+    near_duplicates: bool = Field(
+        True, description="Keep texts that are nearly the same on one side of the split, and from being negatives."
+    )
     dev: Share = Field(
         0.15, description="Share of the training queries kept to choose the checkpoint, if none is given."
     )
@@ -47,6 +54,10 @@ class DataConfig(_Config):
         10, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
     )
     seed: int = Field(0, ge=0, description="Seed of the split.")
+
+    def preparing(self) -> dict[str, Any]:
+        """What changes the prepared data."""
+        return self.model_dump(exclude={"path", "dev_depth"})
 
 
 class ModelConfig(_Config):
@@ -210,6 +221,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, str):
         # JSON's escapes are TOML's too; JSON alone lets the delete character stand.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from m3tune.data.collection import Collection
 from m3tune.data.read import read_collection
+from m3tune.data.similar import exact_copies
 from m3tune.data.split import split_queries
 from m3tune.errors import DataError
 from m3tune.recipe import DataConfig
-from m3tune.types import Judgment, Passage, Query
+from m3tune.types import Judgment, Passage, Query, Split
 
 SIDES = ("train", "dev", "test")
 
@@ -28,6 +29,11 @@ def build(relevant: list[set[int]], splits: dict | None = None, copies: dict[int
         judgments=tuple(Judgment(f"q{i}", f"p{n}") for i, ns in enumerate(relevant) for n in sorted(ns)),
         splits=splits or {},
     )
+
+
+def carved(collection: Collection, **settings_: object) -> tuple[Split, dict[str, int]]:
+    """The split where only texts that are the very same are copies."""
+    return split_queries(collection, exact_copies(collection), config(**settings_))
 
 
 def share_text(collection: Collection, first: str, second: str) -> bool:
@@ -60,10 +66,10 @@ def test_no_shared_passage_leaks_and_the_counts_balance(relevant, copies, given_
     collection = build(relevant, splits, copies)
     settings_ = config(dev=dev, test=test, seed=seed, max_dev_queries=3, protocol="new documents")
     try:
-        split, counts = split_queries(collection, settings_)
+        split, counts = split_queries(collection, exact_copies(collection), settings_)
     except DataError:
         assume(False)
-    assert split_queries(collection, settings_) == (split, counts)
+    assert split_queries(collection, exact_copies(collection), settings_) == (split, counts)
     sides = {side: getattr(split, side) for side in SIDES}
     assert counts == counts | {side: len(members_) for side, members_ in sides.items()}
     assert balanced(counts)
@@ -83,35 +89,35 @@ def test_no_shared_passage_leaks_and_the_counts_balance(relevant, copies, given_
 
 def test_shares_are_near_what_was_asked_for():
     collection = build([{i // 3} for i in range(600)])
-    split, counts = split_queries(collection, config(test=0.2, dev=0.15))
+    split, counts = carved(collection, test=0.2, dev=0.15)
     assert (len(split.test), len(split.dev), len(split.train)) == (120, 72, 408)
-    assert set(split.test) != set(split_queries(collection, config(test=0.2, dev=0.15, seed=1))[0].test)
+    assert set(split.test) != set(carved(collection, test=0.2, dev=0.15, seed=1)[0].test)
     assert balanced(counts)
 
 
 def test_dev_is_capped():
-    split, _ = split_queries(build([{i} for i in range(100)]), config(test=0.2, dev=0.5, max_dev_queries=7))
+    split, _ = carved(build([{i} for i in range(100)]), test=0.2, dev=0.5, max_dev_queries=7)
     assert len(split.dev) == 7
     # A fifth group of three would make 15, within the tolerance but over the cap.
-    split, _ = split_queries(build([{i // 3} for i in range(90)]), config(test=0.2, dev=0.5, max_dev_queries=13))
+    split, _ = carved(build([{i // 3} for i in range(90)]), test=0.2, dev=0.5, max_dev_queries=13)
     assert len(split.dev) == 12
 
 
 def test_a_share_of_zero_carves_nothing():
-    split, _ = split_queries(build([{0}, {0}]), config(test=0, dev=0))
+    split, _ = carved(build([{0}, {0}]), test=0, dev=0)
     assert (split.train, split.dev, split.test) == (("q0", "q1"), (), ())
 
 
 def test_copies_of_a_passage_and_of_a_query_stay_together():
     collection = build([{i} for i in range(40)], copies={i: i - 1 for i in range(1, 40, 2)})
-    split, _ = split_queries(collection, config())
+    split, _ = carved(collection)
     sides = {query_id: side for side in SIDES for query_id in getattr(split, side)}
     assert all(sides[f"q{i}"] == sides[f"q{i - 1}"] for i in range(1, 40, 2))
 
     collection = build([{i} for i in range(40)])
     twins = {f"q{i}": Query(f"q{i}", f"question {i // 2}") for i in range(40)}
     collection = Collection(twins, collection.passages, collection.judgments)
-    split, _ = split_queries(collection, config(seed=3))
+    split, _ = carved(collection, seed=3)
     sides = {query_id: side for side in SIDES for query_id in getattr(split, side)}
     assert all(sides[f"q{i}"] == sides[f"q{i - 1}"] for i in range(1, 40, 2))
 
@@ -121,7 +127,7 @@ def test_queries_without_a_positive_take_no_part():
     collection = Collection(
         collection.queries, collection.passages, (*collection.judgments, Judgment("q10", "p0", grade=0))
     )
-    split, counts = split_queries(collection, config())
+    split, counts = carved(collection)
     assert counts["without_positive"] == 2
     assert not {"q10", "q11"} & {*split.train, *split.dev, *split.test}
     assert balanced(counts)
@@ -129,7 +135,7 @@ def test_queries_without_a_positive_take_no_part():
 
 def test_given_splits_are_kept_and_a_query_in_two_belongs_to_the_later():
     splits = {"train": ("q0", "q1", "q2", "q3"), "dev": ("q2", "q3", "q4"), "test": ("q3", "q5")}
-    split, counts = split_queries(build([{0}, {1}, {2}, {3}, {4}, {0, 4}, {6}], splits), config())
+    split, counts = carved(build([{0}, {1}, {2}, {3}, {4}, {0, 4}, {6}], splits))
     assert (split.train, split.dev, split.test) == (("q0", "q1"), ("q2", "q4"), ("q3", "q5"))
     assert counts["train_also_in_test"] == counts["train_also_in_dev"] == counts["dev_also_in_test"] == 1
     assert counts["train_sharing_a_passage_with_test"] == 1  # q0, through passage 0
@@ -139,7 +145,7 @@ def test_given_splits_are_kept_and_a_query_in_two_belongs_to_the_later():
 
 
 def test_only_test_given_leaves_the_rest_to_train():
-    split, _ = split_queries(build([{i} for i in range(20)], {"test": ("q0", "q1")}), config(dev=0.2))
+    split, _ = carved(build([{i} for i in range(20)], {"test": ("q0", "q1")}), dev=0.2)
     assert split.test == ("q0", "q1")
     assert (len(split.train), len(split.dev)) == (14, 4)
 
@@ -149,7 +155,9 @@ def test_groups_that_reach_into_a_given_split_are_carved_last():
         [{i % 10} for i in range(30)], {"train": tuple(f"q{i}" for i in range(20)), "test": ("q20", "q21")}
     )
     for seed in range(10):
-        split, counts = split_queries(collection, config(dev=0.3, seed=seed, protocol="new documents"))
+        split, counts = split_queries(
+            collection, exact_copies(collection), config(dev=0.3, seed=seed, protocol="new documents")
+        )
         assert len(split.dev) == 6
         assert counts["dev_sharing_a_passage_with_test"] == 0
         assert counts["train_sharing_a_passage_with_test"] == 4
@@ -159,14 +167,14 @@ def test_a_random_split_by_question_is_still_usable():
     # Every passage has a question in test, so no group is untouched: dev is carved all the same, and counted.
     train = tuple(f"q{i}" for i in range(20))
     collection = build([{i % 10} for i in range(30)], {"train": train, "test": tuple(f"q{i}" for i in range(20, 30))})
-    split, counts = split_queries(collection, config(dev=0.2))
+    split, counts = carved(collection, dev=0.2)
     assert len(split.dev) == counts["dev_sharing_a_passage_with_test"] == 4
     assert counts["train_sharing_a_passage_with_test"] == 16
 
 
 def test_scifact():
     collection, _ = read_collection("package:m3tune/demo/scifact")
-    split, counts = split_queries(collection, config())
+    split, counts = carved(collection)
     # 196 of its 300 test claims share an abstract with a training claim, so development claims may as well.
     assert split.protocol == "new questions"
     assert set(split.test) == set(collection.splits["test"])
@@ -177,14 +185,14 @@ def test_scifact():
 
 def test_scifact_about_new_documents():
     collection, _ = read_collection("package:m3tune/demo/scifact")
-    split, counts = split_queries(collection, config(protocol="new documents"))
-    assert (len(split.train), len(split.dev), len(split.test)) == (687, 122, 300)
+    split, counts = carved(collection, protocol="new documents")
+    assert (len(split.train), len(split.dev), len(split.test)) == (688, 121, 300)
     assert counts["train_sharing_a_passage_with_dev"] == counts["dev_sharing_a_passage_with_test"] == 0
     assert balanced(counts)
 
 
 def test_without_a_given_test_the_protocol_is_new_documents():
-    split, counts = split_queries(build([{i // 2} for i in range(40)]), config())
+    split, counts = carved(build([{i // 2} for i in range(40)]))
     assert split.protocol == "new documents"
     assert not any(count for name, count in counts.items() if "_sharing_" in name)
 
@@ -193,7 +201,7 @@ def test_new_questions_ignore_shared_passages_but_keep_queries_of_one_text_toget
     collection = build([{i % 2} for i in range(60)])
     twins = {f"q{i}": Query(f"q{i}", f"question {i // 2}") for i in range(60)}
     collection = Collection(twins, collection.passages, collection.judgments)
-    split, _ = split_queries(collection, config(protocol="new questions"))
+    split, _ = carved(collection, protocol="new questions")
     assert split.dev
     assert split.test
     side_of = {q: side for side in SIDES for q in getattr(split, side)}
@@ -211,14 +219,15 @@ GIANT = [{0, i} for i in range(1, 30)] + [{40}, {41}, {42}]
         (build([{0}, {1}]), {}, "data.test", "groups by shared relevant passages: 2", "at least 3 groups"),
         (build([{0}, {0}, {0}]), {}, "data.test", "passages: 1, queries: 3", "set it to 0"),
         (build([{0}], {"test": ("q0",)}), {}, "data.dev", "passages: 0, queries: 0", "dev split of your own"),
-        (build([set(), set()]), {}, "data.test", "queries: 0", "at least 3 groups"),
+        (build([set(), set()]), {}, "data", "2 queries", "bring questions"),
+        (build([{0}, {0}, {0}]), {}, "data.test", "share", 'data.protocol = "new questions"'),
         (build([{0}, set()], {"test": ("q1",)}), {}, "data.test", "the test split", "remove the split"),
         (build([{0}], {"evaluation": ("q0",)}), {}, "data", "'evaluation'", "'train', 'dev', 'test'"),
     ],
 )
 def test_what_cannot_be_split(collection, settings_, where, value, fix):
     with pytest.raises(DataError) as caught:
-        split_queries(collection, config(**settings_))
+        carved(collection, **settings_)
     assert caught.value.where == where
     assert value in caught.value.what
     assert fix in caught.value.fix

@@ -82,6 +82,22 @@ def print_comparison(console: Console, comparison: Comparison, names: tuple[str,
     _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
 
 
+def print_prepared(
+    console: Console, folder: Path, counts: Mapping[str, Any], balance: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print how alike the sides of a split are, what they share, and where the data is."""
+    sides = [side for side in ("train", "dev", "test") if balance and side in balance[0]]
+    table = _table(["feature", *sides, *(f"p, {side}" for side in sides[1:])])
+    for row in balance:
+        tests = [words.p_value(row["tests"][side]["p_value"]) for side in sides[1:]]
+        table.add_row(Text(row["feature"]), *(Text(words.summary(row[side])) for side in sides), *tests)
+    console.print(table)
+    _print_line(console, words.TESTED)
+    for line in words.shared_between_sides(counts):
+        _print_line(console, line)
+    _print_line(console, f"prepared {folder}")
+
+
 def _table(columns: Sequence[str], names: int = 1) -> Table:
     """A table whose first columns are `names` and whose other columns are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

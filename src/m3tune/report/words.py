@@ -184,3 +184,27 @@ _NEXT_STEPS = {
         "development metric sank, lower them. Then check that the positives really answer their queries."
     ),
 }
+
+
+TESTED = "p: Kolmogorov-Smirnov test of numbers, chi squared of shares, against train; small where a side is different"
+
+
+def summary(of_side: Mapping[str, float]) -> str:
+    """One cell of the table that compares the sides of a split: median and 90th percentile, or shares."""
+    if "median" in of_side:
+        return f"{of_side['median']:,.4g} (90 %: {of_side['p90']:,.4g})"
+    return ", ".join(f"{label} {share:.0%}" for label, share in of_side.items() if share)
+
+
+def shared_between_sides(counts: Mapping[str, Any]) -> list[str]:
+    """What two sides of a split have in common, one line each; nothing where they have nothing."""
+    lines = []
+    for side, other in (("train", "test"), ("train", "dev"), ("dev", "test")):
+        for how, what in (
+            ("also_in", f"were taken out of {side}, because {other} has them too"),
+            ("sharing_a_passage_with", f"share a relevant passage, a copy of it or its document with {other}"),
+            ("with_a_query_of", f"ask nearly the same as one of {other}"),
+        ):
+            if count := counts.get(f"{side}_{how}_{other}"):
+                lines.append(f"{count:,} of {counts[side]:,} {side} queries {what}")
+    return lines

@@ -1,0 +1,63 @@
+"""Prepared data on disk: the collection, which texts are nearly the same, and the split. All that follows reads it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from m3tune.artifact import MANIFEST, read_json, write_json
+from m3tune.data.balance import balance_table, features_of
+from m3tune.data.collection import Collection
+from m3tune.data.similar import Similar
+from m3tune.data.store import load_collection, save_collection
+from m3tune.types import Split
+
+STAGE = "prepare"
+REJECTED = "rejected.jsonl"
+BALANCE = "balance.json"
+
+_SIDES = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data stage's result; `fingerprint` is that of the stage."""
+
+    collection: Collection
+    similar: Similar
+    split: Split
+    fingerprint: str
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds prepared data."""
+    manifest = folder / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("stage") == STAGE
+
+
+def save_prepared(folder: Path, collection: Collection, similar: Similar, split: Split) -> None:
+    """Write everything but the manifest, with a table that compares the sides of the split."""
+    save_collection(collection, folder)
+    write_json(folder / "similar.json", asdict(similar))
+    write_json(folder / "split.json", asdict(split))
+    sides = {side: frozenset(getattr(split, side)) for side in _SIDES}
+    features = features_of(collection, [*split.train, *split.dev, *split.test])
+    write_json(folder / BALANCE, balance_table(features, sides))
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """What `save_prepared` wrote. Raises ArtifactError."""
+    similar = read_json(folder / "similar.json")
+    return Prepared(
+        load_collection(folder),
+        Similar(similar["passages"], similar["queries"]),
+        load_split(folder),
+        read_json(folder / MANIFEST)["fingerprint"],
+    )
+
+
+def load_split(folder: Path) -> Split:
+    """The split alone. Raises ArtifactError."""
+    stored = read_json(folder / "split.json")
+    train, dev, test = (tuple(stored[side]) for side in _SIDES)
+    return Split(train, dev, test, stored["protocol"])

@@ -1,0 +1,91 @@
+"""The data stage: files in, and out a directory with the collection, its near-duplicates and a split without leaks.
+
+The directory is what every later stage reads. It is made anew when a byte of the files or a setting changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from m3tune import __version__
+from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, writing
+from m3tune.data.collection import Collection
+from m3tune.data.intake import Intake, in_words
+from m3tune.data.prepared import REJECTED, STAGE, Prepared, is_prepared, load_prepared, save_prepared
+from m3tune.data.read import read_collection
+from m3tune.data.similar import Similar, exact_copies, find_similar
+from m3tune.data.split import split_queries
+from m3tune.paths import resolve_path
+from m3tune.recipe import DataConfig
+
+Say = Callable[[str], None]
+
+
+def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
+    """Read, compare and split the data of `config` into `directory`, unless it is there already."""
+    place = resolve_path(config.path, "the data")
+    key = StageKey(STAGE, config.preparing(), {"source": source_fingerprint(place), "m3tune": __version__})
+    if is_complete(directory, key):
+        prepared = load_prepared(directory)
+    elif is_prepared(place):
+        prepared = _taken_over(place, directory, key)
+        say(f"{place} is prepared data; its own split holds")
+    else:
+        prepared = _made(config, directory, key, say)
+    collection, split = prepared.collection, prepared.split
+    say(
+        f"{len(collection.passages):,} passages; {len(split.train):,} train, {len(split.dev):,} dev and "
+        f"{len(split.test):,} test queries ({split.protocol})"
+    )
+    return prepared
+
+
+def source_fingerprint(place: Path) -> str:
+    """A content hash of a file, or of every file in a folder with its name; of prepared data, that of its stage."""
+    if is_prepared(place):
+        return str(read_json(place / MANIFEST)["fingerprint"])
+    digest = hashlib.sha256()
+    for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if file.is_file():
+            digest.update(file.relative_to(place).as_posix().encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _made(config: DataConfig, directory: Path, key: StageKey, say: Say) -> Prepared:
+    intake = Intake(skip_bad=config.skip_bad)
+    collection, why = read_collection(config.path, config.format, config.columns, intake)
+    say(why)
+    for line in in_words(intake.counts()):
+        say(line)
+    similar = find_similar(collection) if config.near_duplicates else exact_copies(collection)
+    split, split_counts = split_queries(collection, similar, config)
+    with writing(directory, key) as (partial, counts):
+        save_prepared(partial, collection, similar, split)
+        intake.save_rejected(partial / REJECTED)
+        counts |= {"records": intake.counts(), "ignored": dict(intake.ignored)}
+        counts |= _sizes(collection, similar) | split_counts
+    return Prepared(collection, similar, split, key.fingerprint)
+
+
+def _taken_over(place: Path, directory: Path, key: StageKey) -> Prepared:
+    """Prepared data of another directory, copied so that a run holds all that it depends on."""
+    source = load_prepared(place)
+    with writing(directory, key) as (partial, counts):
+        save_prepared(partial, source.collection, source.similar, source.split)
+        counts |= read_json(place / MANIFEST)["counts"]
+    return Prepared(source.collection, source.similar, source.split, key.fingerprint)
+
+
+def _sizes(collection: Collection, similar: Similar) -> dict[str, Any]:
+    return {
+        "passages": len(collection.passages),
+        "judgments": len(collection.judgments),
+        "negatives": len(collection.negatives),
+        "passages_nearly_the_same_as_another": len(similar.passages),
+        "queries_nearly_the_same_as_another": len(similar.queries),
+    }
