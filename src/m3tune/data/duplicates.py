@@ -1,7 +1,7 @@
 """Near-duplicates among many texts: copies with another header, case, spacing, a few words changed, sentences moved.
 
 MinHash in bands finds which pairs may be alike; each is then measured exactly, and only that decides. Time grows with
-the number of texts, not of pairs. What grows in memory is under 200 bytes a text; the rest is on disk while it runs.
+the number of texts, not of pairs. Memory grows by about 200 bytes a text; 256 more are on disk while it runs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Duplicates:
 def near_duplicates(texts: Sequence[str], likeness: Likeness = PASSAGES) -> Duplicates:
     """Groups of near-duplicates; for queries with `likeness=QUERIES`. A text without a word is like no other.
 
-    `texts` is gone through once in order and then asked for single rows, so it may lie on disk. Every pair that is
-    reported reaches `likeness.threshold`. A pair that reaches it may be missed: where no band has it (see `bands`), or
-    where it hides in a large bucket of boilerplate. Nothing else decides about the result than the texts and the
-    versions of Python's Unicode tables and of rensa.
+    `texts` is gone through once in order and then asked for single rows, so it may lie on disk. The temporary folder
+    needs 256 bytes a text. Every pair that is reported reaches `likeness.threshold`. A pair that reaches it may be
+    missed: where no band has it (see `bands`), or where it hides in a large bucket of boilerplate. Nothing else decides
+    about the result than the texts and the versions of Python's Unicode tables and of rensa.
     """
     with tempfile.TemporaryDirectory(prefix="m3tune-") as folder:
         with BandFiles(Path(folder)) as files:
@@ -62,7 +62,7 @@ def near_duplicates(texts: Sequence[str], likeness: Likeness = PASSAGES) -> Dupl
                 found, newly_refused = _measured(texts, likeness, codes, parent)
                 links.append(found)
                 if len(refused) + len(newly_refused) <= _MOST_REFUSED:
-                    refused = np.union1d(refused, newly_refused)
+                    refused = np.sort(np.concatenate([refused, newly_refused]))
                 advance(1)
     every_link = np.sort(np.concatenate(links), order=["first", "second"])
     pairs = np.stack([every_link["first"], every_link["second"]], axis=1)
