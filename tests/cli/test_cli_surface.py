@@ -9,31 +9,15 @@ from pathlib import Path
 
 import pytest
 import typer
-from rich.console import Console
 
 from m3tune import __version__, artifact, cli, pipeline
+from m3tune.data import prepared
 from m3tune.recipe import Recipe
 from tiny import save_tiny_encoder, tiny_collection, write_flagembedding, write_llamaindex
 
 SURFACE = Path(__file__).with_name("surface.txt")
 UPDATE = "M3TUNE_UPDATE_SURFACE"
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
-
-
-@pytest.fixture
-def m3tune(monkeypatch, capsys):
-    """Runs the command in this process, as its entry point does; returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "err", Console(stderr=True, width=1000))
-    monkeypatch.setattr(cli, "out", Console(width=1000))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["m3tune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +226,7 @@ def fails(error):
 
 def test_a_full_disk_says_where_and_how_much_is_free(m3tune, place, tmp_path, monkeypatch):
     file = tmp_path / "run" / "data" / "split.json"
-    monkeypatch.setattr(pipeline, "write_json", fails(OSError(errno.ENOSPC, "No space left on device", str(file))))
+    monkeypatch.setattr(prepared, "write_json", fails(OSError(errno.ENOSPC, "No space left on device", str(file))))
     result = m3tune("run", place / "recipe.toml", "--set", f"output={tmp_path / 'run'}")
     assert_explained(result, f"{file}: no space left on the disk", "GiB free")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["resolved.toml"]

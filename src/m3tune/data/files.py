@@ -6,6 +6,9 @@ import codecs
 import contextlib
 import gzip
 import io
+import shutil
+import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +110,13 @@ def open_binary(path: Path) -> IO[bytes]:
 
         return cast(IO[bytes], io.BufferedReader(pa.CompressedInputStream(str(path), "zstd")))
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def temporary_folder(owner: object) -> Path:
+    """A new folder that is deleted when its owner is."""
+    folder = tempfile.mkdtemp(prefix="m3tune-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from m3tune.data.files import temporary_folder
 from m3tune.errors import DataError
 
 _SHOWN = 10
@@ -53,7 +53,7 @@ class Intake:
         self.rejected: dict[str, Counter[str]] = {}
         self.ignored: Counter[str] = Counter()
         self.shown: list[DataError] = []
-        self._spool: IO[str] | None = None
+        self._rejected: Path | None = None
 
     def take(self, kind: str, rows: Iterable[Row], add: Callable[[Any, str], bool]) -> None:
         """Give each row's value and place to `add`, which says whether it brought anything new.
@@ -114,24 +114,23 @@ class Intake:
 
     def save_rejected(self, file: Path) -> bool:
         """Write the rejected records as JSON lines with their reason; False, and no file, where there are none."""
-        if self._spool is None:
+        if self._rejected is None:
             return False
-        self._spool.seek(0)
-        with file.open("w", encoding="utf-8") as out:
-            shutil.copyfileobj(self._spool, out)
+        shutil.copyfile(self._rejected, file)
         return True
 
     def _reject(self, kind: str, row: Row, error: DataError) -> None:
         self.rejected.setdefault(kind, Counter())[error.reason] += 1
         if len(self.shown) < _SHOWN:
             self.shown.append(error)
-        if self._spool is None:
-            self._spool = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        if self._rejected is None:
+            self._rejected = temporary_folder(self) / "rejected.jsonl"
         record = row.source or row.value
         if len(row.source) > _REJECTED_CHARACTERS:
             record = f"{row.source[:_REJECTED_CHARACTERS]}… (cut; {len(row.source):,} characters)"
         line = {"where": row.where, "kind": kind, "reason": error.reason, "what": error.what, "fix": error.fix}
-        self._spool.write(json.dumps(line | {"record": record}, ensure_ascii=False, default=str) + "\n")
+        with self._rejected.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(json.dumps(line | {"record": record}, ensure_ascii=False, default=str) + "\n")
 
 
 _SKIP = "m3tune … --skip-bad, or data.skip_bad = true in a recipe"

@@ -6,7 +6,6 @@ for each.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from m3tune.data.files import temporary_folder
 from m3tune.errors import DataError, excerpt
 from m3tune.types import Passage, Query
 
@@ -33,7 +33,7 @@ class Table(Mapping[str, Record], Generic[Record]):
         self._rows: dict[str, int] = {}
         self._newest: list[Record] = []
         self._files: list[Path] = []
-        self._folder: tempfile.TemporaryDirectory | None = None
+        self._folder: Path | None = None
         for record in records:
             self.add(record, "")
 
@@ -94,8 +94,8 @@ class Table(Mapping[str, Record], Generic[Record]):
 
     def _spill(self) -> None:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="m3tune-table-")
-        file = Path(self._folder.name) / f"{len(self._files)}.arrow"
+            self._folder = temporary_folder(self)
+        file = self._folder / f"{len(self._files)}.arrow"
         schema = schema_of(self._kind)
         columns = [pa.array(map(attrgetter(name), self._newest), pa.large_string()) for name in schema.names]
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
