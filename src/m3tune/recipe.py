@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m3tune.errors import RecipeError, existing_path, nearest
+from m3tune.types import Head
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -59,6 +60,15 @@ class ModelConfig(_Config):
     passage_prompt: str | None = Field(None, description="Text put before every passage.")
     query_max_tokens: int | None = Field(None, ge=4, description="Longer queries are cut, special tokens included.")
     passage_max_tokens: int | None = Field(None, ge=4, description="Longer passages are cut, special tokens included.")
+    heads: Annotated[tuple[Head, ...], Field(min_length=1)] | None = Field(
+        None, description='Which of "dense", "sparse" and "multi" to load; None: all that the folder has.'
+    )
+    new_heads: tuple[Literal["sparse", "multi"], ...] = Field(
+        (), description="Heads to start fresh, whether or not the folder has one; training must then teach them."
+    )
+    multi_dim: int | None = Field(
+        None, ge=1, description="Length of a new multi-vector head's vectors; None: the encoder's hidden size."
+    )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
 
 
