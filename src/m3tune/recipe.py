@@ -17,6 +17,7 @@ from m3tune.errors import RecipeError, existing_path, nearest
 from m3tune.types import Head
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class _Config(BaseModel):
@@ -84,9 +85,42 @@ class TrainConfig(_Config):
     negatives_per_query: int = Field(0, ge=0, description="Hard negatives a query brings to a batch, at most.")
     in_batch_negatives: bool = Field(True, description="Whether other queries' passages are negatives.")
     temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
+    loss_weights: tuple[Weight, Weight, Weight, Weight] = Field(
+        (1.0, 0.1, 1.0, 1.0),
+        description="Weights of the losses of the dense, sparse and multi-vector scores and of their hybrid. Heads "
+        "that the model does not have take no part; a hybrid needs two.",
+    )
+    hybrid_weights: tuple[Weight, Weight, Weight] = Field(
+        (1.0, 0.3, 1.0), description="Weights of the dense, sparse and multi-vector scores in the hybrid."
+    )
+    self_distill: bool = Field(False, description="Whether each head also learns from the hybrid, as M3 does.")
+    self_distill_start: Share = Field(0.0, description="Share of the steps after which it begins to.")
+    distill: Literal["none", "kl", "ordered", "margin"] = Field(
+        "none",
+        description="Learn from the teacher scores that the data brings: kl (their distribution), ordered (M3's), "
+        "margin (MarginMSE).",
+    )
+    distill_weight: float = Field(1.0, gt=0, description="Weight of that loss beside the contrastive one.")
+    teacher_temperature: float = Field(1.0, gt=0, description="Teacher scores are divided by it.")
+    matryoshka_dims: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Shorter lengths at which dense vectors are trained too, e.g. [256, 128]."
+    )
+    train_part: Literal["all", "no embeddings", "heads"] = Field(
+        "all", description="What learns: no embeddings freezes the embedding tables, heads the whole encoder."
+    )
+    lora_rank: int | None = Field(
+        None, ge=1, description="Train low-rank adapters of this rank instead of the encoder; merged at the end."
+    )
+    lora_alpha: float = Field(32.0, gt=0, description="Adapters are scaled by lora_alpha / lora_rank.")
+    lora_targets: tuple[str, ...] = Field(
+        (), description='Names of the layers with adapters, e.g. ["query", "value"]; all linear layers if empty.'
+    )
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         "auto",
         description="Peak learning rate of AdamW; auto: 2e-5 at a hidden size of 1024, more for smaller ones.",
+    )
+    head_learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Peak learning rate of the heads' own layers, where it should be another."
     )
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="How the learning rate falls after the warm-up."

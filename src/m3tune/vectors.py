@@ -70,7 +70,7 @@ def take(ragged: Ragged, texts: Tensor) -> Ragged:
     lengths = ragged.offsets.diff()[texts]
     rows = ranges(ragged.offsets[:-1][texts], lengths)
     *values, _ = ragged
-    return ragged._make([*(value[rows] for value in values), offsets_of(lengths)])
+    return type(ragged)(*(value[rows] for value in values), offsets_of(lengths))  # type: ignore[call-arg]
 
 
 def split_at(embeddings: Embeddings, count: int) -> tuple[Embeddings, Embeddings]:
@@ -95,4 +95,4 @@ def _split(part: Tensor | Sparse | MultiVector, count: int) -> tuple:
     at = int(offsets[count])
     halves = zip(*(value.split([at, len(value) - at]) for value in values), strict=True)
     each_offsets = (offsets[: count + 1], offsets[count:] - at)
-    return tuple(part._make([*half, own]) for half, own in zip(halves, each_offsets, strict=True))
+    return tuple(type(part)(*half, own) for half, own in zip(halves, each_offsets, strict=True))  # type: ignore[call-arg]

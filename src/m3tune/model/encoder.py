@@ -77,12 +77,13 @@ class Encoder(nn.Module):
                 dense = pool(states, packed, self.settings.pooling)
                 dense = (F.normalize(dense, dim=-1) if normalize else dense)[packed.slots]
             if "sparse" in wanted:
-                sparse = sparse_weights(states, packed, self._linear("sparse"), self.weightless)
+                sparse = sparse_weights(states, packed, self.linear("sparse"), self.weightless)
             if "multi" in wanted:
-                multi = token_vectors(states, packed, self._linear("multi"), normalize=normalize)
+                multi = token_vectors(states, packed, self.linear("multi"), normalize=normalize)
         return Embeddings(dense, sparse, multi)
 
-    def _linear(self, head: Head) -> nn.Linear:
+    def linear(self, head: Head) -> nn.Linear:
+        """The layer of a head that has one."""
         return self.heads[head]  # type: ignore[return-value]
 
     def activation_checkpointing_enable(
