@@ -76,7 +76,7 @@ class ModelConfig(_Config):
 class TrainConfig(_Config):
     """How the encoder is tuned."""
 
-    epochs: float = Field(3, gt=0, description="Passes over the training queries.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the training queries.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps instead.")
     batch_queries: int = Field(32, ge=1, description="Queries a step; their passages are each other's negatives.")
     positives_per_query: int = Field(

@@ -45,14 +45,13 @@ def sparse_scores(queries: Sparse, passages: Sparse) -> Tensor:
     [[5.0, 6.0], [6.0, 25.0]]
     """
     known, columns = queries.token_ids.unique(return_inverse=True)  # (U,), (M of the queries,)
-    num_passages = len(passages.offsets) - 1
-    if not len(known) or not num_passages:
-        return queries.weights.new_zeros(len(queries.offsets) - 1, num_passages)
+    if not len(known):
+        known = queries.token_ids.new_tensor([-1])  # no id, so that nothing below is empty
     found = torch.searchsorted(known, passages.token_ids).clamp_max(len(known) - 1)
     shared = known[found] == passages.token_ids
     passage_of_entry = owners(passages.offsets)[shared]
     blocks = []
-    for first, last in _blocks(num_passages, len(known)):
+    for first, last in _blocks(len(passages.offsets) - 1, len(known)):
         at = torch.searchsorted(passage_of_entry, torch.tensor([first, last], device=found.device)).tolist()
         cells = (found[shared][slice(*at)], passage_of_entry[slice(*at)] - first)
         block = partial(_table_scores, columns, queries.offsets, cells, (len(known), last - first))
