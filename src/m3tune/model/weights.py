@@ -65,7 +65,7 @@ def _download(hub_id: str) -> Path:
 
 
 def load_encoder(config: ModelConfig) -> tuple[Encoder, str]:
-    """The encoder that `config` names, in float32 on the CPU, and a sentence saying where its settings come from."""
+    """The encoder that `config` names, in float32 on the CPU, not training, and where its settings come from."""
     folder = model_folder(config.path)
     backbone = load_backbone(folder, trust_remote_code=config.trust_remote_code)
     tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
@@ -76,7 +76,7 @@ def load_encoder(config: ModelConfig) -> tuple[Encoder, str]:
         fresh = [f"{head} (new, untrained)" if head in config.new_heads else head for head in settings.heads]
         why += f"; heads: {', '.join(fresh)}"
     heads = load_heads(folder, settings.heads, int(backbone.config.hidden_size), config)
-    return Encoder(backbone, tokenizer, settings, heads, config.new_heads), why
+    return Encoder(backbone, tokenizer, settings, heads, config.new_heads).eval(), why
 
 
 def model_fingerprint(config: ModelConfig) -> str:
