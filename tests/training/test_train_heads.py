@@ -282,7 +282,7 @@ def test_the_warm_start_weighs_rare_words_more_and_ranks_before_any_training(tin
         sparse = encoder(pack([passages[i] for i in range(len(passages))]), heads=("sparse",)).sparse
     words = encoder.tokenizer.convert_ids_to_tokens(sparse.token_ids.tolist())
     rare = torch.tensor([word.startswith("r") for word in words])
-    assert sparse.weights[rare].mean() > 2 * sparse.weights[~rare].mean()
+    assert sparse.weights[rare].mean() > 1.4 * sparse.weights[~rare].mean()
     self_scores = sparse_scores(sparse, sparse).diagonal()
     assert self_scores.mean().item() == pytest.approx(1, abs=0.25)
 

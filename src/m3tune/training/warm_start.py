@@ -18,7 +18,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.packing import pack, token_budget_batches
 
 _BUDGET_TOKENS = 4096
-_MAX_PASSAGES = 2048
+_FIT_TOKENS = 65_536
 _RIDGE = 1e-3
 
 
@@ -27,12 +27,12 @@ def warm_start_sparse(encoder: Encoder, passages: TokenTable, dtype: torch.dtype
     """Set the sparse head to the ridge regression of token states to inverse document frequency; returns its R squared.
 
     The frequency is BM25's, log(1 + (N - n + 0.5) / (n + 0.5)), over all of `passages`, scaled so that a passage's
-    score with itself is one on average, which is the scale of the dense score. Fitted on the tokens of at most 2048
-    passages, evenly over the table. An untrained head weighs tokens at random, and half of them zero, where nothing is
-    learned; after this one a new head ranks about as BM25 without term frequency does.
+    score with itself is one on average, which is the scale of the dense score. Fitted on about 65,536 tokens, every
+    n-th passage of the table. An untrained head weighs tokens at random, and half of them zero, where no gradient
+    reaches; docs/log.md has what the start is worth.
     """
     targets = _inverse_document_frequency(passages, encoder.weightless.cpu().numpy())
-    every = -(-len(passages) // _MAX_PASSAGES)
+    every = -(-len(passages.ids) // _FIT_TOKENS)
     chosen = np.arange(0, len(passages), every)
     hidden = encoder.dimension
     moments = torch.zeros(hidden + 2, hidden + 2, dtype=torch.float64)  # of states, one and target

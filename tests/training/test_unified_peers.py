@@ -65,6 +65,18 @@ def test_the_unified_loss_and_all_gradients_are_flagembeddings(m3_folder, num_qu
     assert_same_gradients(gradients_by_name(ours, encoder), gradients_by_name(theirs, None, model))
 
 
+def test_the_same_for_minilm_with_new_heads(minilm_m3_folder):
+    queries = random_texts(3, 6, cls=101, end=102)
+    passages = random_texts(6, 11, cls=101, end=102, seed=1)
+    model = flag_model(minilm_m3_folder, use_self_distill=True, sentence_pooling_method="mean")
+    theirs = flag_loss(model, queries, passages, **IN_BATCH)
+    encoder = encoder_of(minilm_m3_folder)
+    ours = our_loss(encoder, M3, queries, passages, known_groups(3, 2), True)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert theirs > 0.1
+    assert_same_gradients(gradients_by_name(ours, encoder), gradients_by_name(theirs, None, model))
+
+
 def test_what_the_parts_add_changes_the_loss(m3_folder):
     """The test above would prove little if self-distillation or a teacher changed nothing."""
     queries, passages, teacher = batch(5, 4)
