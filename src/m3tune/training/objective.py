@@ -51,13 +51,13 @@ class Objective:
         """The objective that a recipe describes."""
         dense, sparse, multi, mixed = config.loss_weights
         return cls(
-            config.temperature,
-            {"dense": dense, "sparse": sparse, "multi": multi, HYBRID: mixed},
-            dict(zip(("dense", "sparse", "multi"), config.hybrid_weights, strict=True)),
-            config.distill,
-            config.distill_weight,
-            config.teacher_temperature,
-            config.matryoshka_dims,
+            temperature=config.temperature,
+            loss_weights={"dense": dense, "sparse": sparse, "multi": multi, HYBRID: mixed},
+            hybrid_weights=dict(zip(("dense", "sparse", "multi"), config.hybrid_weights, strict=True)),
+            distill=config.distill,
+            distill_weight=config.distill_weight,
+            teacher_temperature=config.teacher_temperature,
+            matryoshka_dims=config.matryoshka_dims,
         )
 
     def heads(self, present: Sequence[Head]) -> tuple[Head, ...]:
