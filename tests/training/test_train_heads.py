@@ -1,16 +1,16 @@
 """Training with several heads, teachers, frozen parts and adapters."""
 
 import json
-import shutil
 
 import pytest
 import torch
 
+from m3tune import pipeline
 from m3tune.data.collection import Collection
 from m3tune.errors import TrainingError
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
-from m3tune.recipe import ModelConfig, TrainConfig
+from m3tune.recipe import ModelConfig, TrainConfig, build_recipe
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.scoring import hybrid, multi_scores, sparse_scores
 from m3tune.training.train import train
@@ -18,6 +18,7 @@ from m3tune.training.trainer import LOG_FILE
 from m3tune.training.warm_start import warm_start_sparse
 from m3tune.types import Judgment, Negative
 from m3tune.vectors import split_at
+from tiny import tiny_collection, write_llamaindex
 
 METRIC = "nDCG@10"
 TRAIN_QUERIES = tuple(f"q{i}" for i in range(40))
@@ -155,8 +156,6 @@ def test_an_interrupted_run_goes_on_with_its_heads_and_its_self_distillation(tin
 @pytest.fixture(scope="module")
 def taught():
     """The tiny collection with a negative a query, and a teacher's score for every given pair."""
-    from tiny import tiny_collection
-
     plain = tiny_collection()
     passages = list(plain.passages)
     judgments = tuple(Judgment(j.query_id, j.passage_id, 1, 4.0) for j in plain.judgments)
@@ -322,4 +321,21 @@ def test_a_frozen_encoder_can_still_be_taught_its_heads(tiny_folders, collection
     losses = [line["loss_multi"] for line in result.log if "loss_multi" in line]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert all(name.startswith("heads.") for name in moved(before, weights_of(encoder)))
-    shutil.rmtree(tmp_path)
+
+
+def test_a_whole_run_delivers_the_heads_it_taught(tiny_folders, collection, tmp_path):
+    output = tmp_path / "run"
+    recipe = build_recipe({
+        "output": str(output),
+        "data": {"path": str(write_llamaindex(tmp_path / "data.json", collection))},
+        "model": {"path": str(tiny_folders["bert"]), "new_heads": ["sparse", "multi"], "multi_dim": 16},
+        "train": {**BASE, "epochs": 4, "self_distill": True, "head_learning_rate": 1e-2},
+        "evaluate": {"resamples": 100},
+    })  # fmt: skip
+    pipeline.run(recipe)
+    assert json.loads((output / "verdict.json").read_text())["delivered"] == "tuned"
+    delivered, _ = load_encoder(ModelConfig(path=str(output / "model")))
+    assert delivered.settings.heads == ("dense", "sparse", "multi")
+    assert delivered.linear("multi").weight.shape == (16, 32)
+    start = fresh(tiny_folders)
+    assert not torch.equal(delivered.linear("multi").weight, start.linear("multi").weight)
