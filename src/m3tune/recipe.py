@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m3tune.errors import RecipeError, existing_path, nearest
+from m3tune.types import Head
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class _Config(BaseModel):
@@ -70,13 +72,22 @@ class ModelConfig(_Config):
     passage_prompt: str | None = Field(None, description="Text put before every passage.")
     query_max_tokens: int | None = Field(None, ge=4, description="Longer queries are cut, special tokens included.")
     passage_max_tokens: int | None = Field(None, ge=4, description="Longer passages are cut, special tokens included.")
+    heads: Annotated[tuple[Head, ...], Field(min_length=1)] | None = Field(
+        None, description='Which of "dense", "sparse" and "multi" to load; None: all that the folder has.'
+    )
+    new_heads: tuple[Literal["sparse", "multi"], ...] = Field(
+        (), description="Heads to start fresh, whether or not the folder has one; training must then teach them."
+    )
+    multi_dim: int | None = Field(
+        None, ge=1, description="Length of a new multi-vector head's vectors; None: the encoder's hidden size."
+    )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
 
 
 class TrainConfig(_Config):
     """How the encoder is tuned."""
 
-    epochs: float = Field(3, gt=0, description="Passes over the training queries.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the training queries.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps instead.")
     batch_queries: int = Field(32, ge=1, description="Queries a step; their passages are each other's negatives.")
     positives_per_query: int = Field(
@@ -85,9 +96,42 @@ class TrainConfig(_Config):
     negatives_per_query: int = Field(0, ge=0, description="Hard negatives a query brings to a batch, at most.")
     in_batch_negatives: bool = Field(True, description="Whether other queries' passages are negatives.")
     temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
+    loss_weights: tuple[Weight, Weight, Weight, Weight] = Field(
+        (1.0, 0.1, 1.0, 1.0),
+        description="Weights of the losses of the dense, sparse and multi-vector scores and of their hybrid. Heads "
+        "that the model does not have take no part; a hybrid needs two.",
+    )
+    hybrid_weights: tuple[Weight, Weight, Weight] = Field(
+        (1.0, 0.3, 1.0), description="Weights of the dense, sparse and multi-vector scores in the hybrid."
+    )
+    self_distill: bool = Field(False, description="Whether each head also learns from the hybrid, as M3 does.")
+    self_distill_start: Share = Field(0.0, description="Share of the steps after which it begins to.")
+    distill: Literal["none", "kl", "ordered", "margin"] = Field(
+        "none",
+        description="Learn from the teacher scores that the data brings: kl (their distribution), ordered (M3's), "
+        "margin (MarginMSE).",
+    )
+    distill_weight: float = Field(1.0, gt=0, description="Weight of that loss beside the contrastive one.")
+    teacher_temperature: float = Field(1.0, gt=0, description="Teacher scores are divided by it.")
+    matryoshka_dims: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Shorter lengths at which dense vectors are trained too, e.g. [256, 128]."
+    )
+    train_part: Literal["all", "no embeddings", "heads"] = Field(
+        "all", description="What learns: no embeddings freezes the embedding tables, heads the whole encoder."
+    )
+    lora_rank: int | None = Field(
+        None, ge=1, description="Train low-rank adapters of this rank instead of the encoder; merged at the end."
+    )
+    lora_alpha: float = Field(32.0, gt=0, description="Adapters are scaled by lora_alpha / lora_rank.")
+    lora_targets: tuple[str, ...] = Field(
+        (), description='Names of the layers with adapters, e.g. ["query", "value"]; all linear layers if empty.'
+    )
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         "auto",
         description="Peak learning rate of AdamW; auto: 2e-5 at a hidden size of 1024, more for smaller ones.",
+    )
+    head_learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Peak learning rate of the heads' own layers, where it should be another."
     )
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="How the learning rate falls after the warm-up."

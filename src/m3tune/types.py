@@ -10,6 +10,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 """query id -> passage id -> grade. A grade above zero is relevant; zero is judged and not relevant."""
 
 Side = Literal["query", "passage"]
+Head = Literal["dense", "sparse", "multi"]
 Protocol = Literal["new documents", "new questions"]
 
 

@@ -41,7 +41,7 @@ def test_a_plain_folder_means_mean_pooling_and_says_that_this_is_assumed(tmp_pat
 def test_the_layout_of_bge_m3_means_cls_pooling(tmp_path):
     (tmp_path / "colbert_linear.pt").write_bytes(b"never read")
     settings, why = read_settings(tmp_path, 8192)
-    assert settings == EncoderSettings("cls", True, "", "", 8192, 8192)
+    assert settings == EncoderSettings("cls", True, "", "", 8192, 8192, ("dense", "multi"))
     assert "BGE-M3" in why
 
 

@@ -17,6 +17,7 @@ from m3tune.training.batches import (
     Examples,
     known_relevant,
     make_examples,
+    teacher_scores,
 )
 from m3tune.types import Example, Judgment, Negative, Passage, Query
 
@@ -246,3 +247,39 @@ def test_examples_bring_all_positives_and_given_negatives_of_the_named_queries()
     negatives = (Negative("q1", "p4"), Negative("q1", "p4"), Negative("q2", "p3"))
     collection = Collection(plain.queries, plain.passages, plain.judgments, negatives)
     assert make_examples(collection, ["q4", "q1"]) == [Example("q4", ("p4",)), Example("q1", ("p1", "p2"), ("p4",))]
+
+
+# --- teacher scores
+
+
+def test_teacher_scores_are_found_by_canonical_passage_and_only_where_someone_gave_them():
+    plain = made_by_hand()
+    judgments = (Judgment("q1", "p1", 1, 0.9), Judgment("q1", "p2"), Judgment("q2", "p3", 0, 0.2), Judgment("q4", "p4"))
+    negatives = (
+        Negative("q1", "p4", score=-1.5),
+        Negative("q2", "copy of p1", score=0.4),
+        Negative("q2", "p2", source="mined", score=0.8),
+        Negative("q4", "p1", score=float("nan")),
+    )
+    collection = Collection(plain.queries, plain.passages, judgments, negatives)
+    expected = {"q1": {"p1": 0.9, "p4": -1.5}, "q2": {"p1": 0.4, "p3": 0.2}, "q4": {}}
+    assert teacher_scores(collection, ["q1", "q2", "q4"]) == expected
+    assert teacher_scores(collection, ["q4"]) == {"q4": {}}
+
+
+def test_teacher_scores_stand_in_the_columns_of_their_passages():
+    collator = Collator(
+        query_tokens=table(4, base=10),
+        query_rows={f"q{i}": i - 1 for i in range(1, 5)},
+        passage_tokens=table(4, base=20),
+        passage_rows={f"p{i}": i - 1 for i in range(1, 5)},
+        relevant=known_relevant(made_by_hand()),
+        canonical_passage=made_by_hand().canonical_passage,
+        in_batch_negatives=True,
+        teacher_scores={"q2": {"p1": 0.5, "p4": -2.0, "p3": 7.0}, "q1": {"p2": 0.25}},
+    )
+    batch = collator([Example("q2", ("p1",), ("p2",)), Example("q4", ("p4",))])  # columns p1, p2, p4
+    assert batch.teacher[0, 0] == 0.5
+    assert batch.teacher[0, 2] == -2.0, "a score of a passage that another query brings is known too"
+    assert batch.teacher.isnan().tolist() == [[False, True, False], [True, True, True]]
+    assert torch.equal(batch.to("cpu").teacher.isnan(), batch.teacher.isnan())

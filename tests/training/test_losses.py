@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3tune.scoring import dense_scores
-from m3tune.training.losses import contrastive
+from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
 
 
 def vectors(count, dimension=8, seed=0):
@@ -176,3 +176,144 @@ def test_half_precision_scores_are_summed_in_float32():
         loss = contrastive(scores.to(dtype), positive, negative, 0.005)
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, contrastive(scores.to(dtype).float(), positive, negative, 0.005))
+
+
+# --- losses from a teacher
+
+
+def softmax(values):
+    top = max(values)
+    exponents = [math.exp(value - top) for value in values]
+    return [exponent / sum(exponents) for exponent in exponents]
+
+
+def rows_of(*tables):
+    return zip(*(table.tolist() for table in tables), strict=True)
+
+
+def mean_where(losses):
+    counted = [loss for loss in losses if loss is not None]
+    return sum(counted) / len(counted) if counted else 0.0
+
+
+def distillation_written_out(scores, teacher, visible, temperature, teacher_temperature):
+    def of_row(row, taught, seen):
+        columns = [p for p, here in enumerate(seen) if here]
+        if not columns:
+            return None
+        student = softmax([row[p] / temperature for p in columns])
+        targets = softmax([taught[p] / teacher_temperature for p in columns])
+        return -sum(t * math.log(s) for t, s in zip(targets, student, strict=True))
+
+    return mean_where([of_row(*row) for row in rows_of(scores, teacher, visible)])
+
+
+def ordered_written_out(scores, teacher, scored, visible, temperature, teacher_temperature):
+    def of_row(row, taught, known, seen):
+        ranked = sorted((p for p, here in enumerate(known) if here), key=lambda p: -taught[p])
+        if not ranked:
+            return None
+        targets = softmax([taught[p] / teacher_temperature for p in ranked])
+        loss = 0.0
+        for rank, target in enumerate(targets):
+            rest = [p for p, here in enumerate(seen) if here and p not in ranked[:rank]]
+            probabilities = softmax([row[p] / temperature for p in rest])
+            loss -= target * math.log(probabilities[rest.index(ranked[rank])])
+        return loss
+
+    return mean_where([of_row(*row) for row in rows_of(scores, teacher, scored, visible)])
+
+
+def margin_written_out(scores, teacher, positive, negative, teacher_temperature):
+    def of_row(row, taught, positives, negatives):
+        pairs = [(p, n) for p in range(len(row)) for n in range(len(row)) if positives[p] and negatives[n]]
+        if not pairs:
+            return None
+        errors = [(row[p] - row[n] - (taught[p] - taught[n]) / teacher_temperature) ** 2 for p, n in pairs]
+        return sum(errors) / len(errors)
+
+    return mean_where([of_row(*row) for row in rows_of(scores, teacher, positive, negative)])
+
+
+@st.composite
+def taught_batches(draw):
+    """(scores, teacher, scored, positive, negative): pairs of no known kind, and pairs that no teacher scored."""
+    scores, positive, negative = draw(batches())
+    seed = draw(st.integers(0, 10_000))
+    generator = torch.Generator().manual_seed(seed)
+    teacher = torch.randn(scores.shape, generator=generator) * 3
+    scored = (torch.rand(scores.shape, generator=generator) < 0.7) & (positive | negative)
+    return scores, teacher.masked_fill(~scored, torch.nan), scored, positive, negative
+
+
+TAUGHT = {
+    "distillation": lambda s, t, scored, p, n: (
+        distillation(s, t, scored, 0.5, 2.0), distillation_written_out(s, t, scored, 0.5, 2.0)
+    ),
+    "ordered": lambda s, t, scored, p, n: (
+        ordered_distillation(s, t, scored, p | n, 0.5, 2.0), ordered_written_out(s, t, scored, p | n, 0.5, 2.0)
+    ),
+    "margin": lambda s, t, scored, p, n: (
+        margin_mse(s, t, scored & p, scored & n, 2.0), margin_written_out(s, t, scored & p, scored & n, 2.0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("both", TAUGHT.values(), ids=TAUGHT)
+@given(batch=taught_batches())
+@settings(max_examples=100, deadline=None)
+def test_losses_from_a_teacher_equal_the_written_out_formulas(both, batch):
+    scores, teacher, scored, positive, negative = batch
+    scores.requires_grad_()
+    loss, expected = both(scores, teacher, scored, positive, negative)
+    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    loss.backward()
+    assert torch.isfinite(scores.grad).all()
+    assert (scores.grad[~positive & ~negative] == 0).all()
+
+
+@pytest.mark.parametrize("both", TAUGHT.values(), ids=TAUGHT)
+def test_gradients_of_losses_from_a_teacher_are_those_of_finite_differences(both):
+    generator = torch.Generator().manual_seed(0)
+    scores, teacher = torch.randn(4, 7, generator=generator), torch.randn(4, 7, generator=generator)
+    scored = torch.rand(4, 7, generator=generator) < 0.6
+    scored[3] = False
+    positive = torch.zeros(4, 7, dtype=torch.bool)
+    positive[:, :2] = True
+    negative = ~positive
+    negative[1, 5:] = False
+    scored &= positive | negative
+    scores.requires_grad_()
+    both(scores, teacher, scored, positive, negative)[0].backward()
+    assert scores.grad.abs().max() > 0.1
+    for row, column in ((0, 0), (0, 3), (1, 2), (1, 6), (2, 1), (3, 4)):
+        ends = []
+        for step in (0.01, -0.01):
+            moved = scores.detach().clone()
+            moved[row, column] += step
+            ends.append(both(moved, teacher, scored, positive, negative)[1])
+        assert scores.grad[row, column].item() == pytest.approx((ends[0] - ends[1]) / 0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize("both", TAUGHT.values(), ids=TAUGHT)
+def test_a_batch_that_no_teacher_scored_costs_nothing(both):
+    scores = torch.randn(2, 3).requires_grad_()
+    nothing = torch.zeros(2, 3, dtype=torch.bool)
+    loss, _ = both(scores, torch.full((2, 3), torch.nan), nothing, ~nothing, nothing)
+    loss.backward()
+    assert loss.item() == 0
+    assert (scores.grad == 0).all()
+
+
+def test_a_student_that_agrees_with_its_teacher_gets_no_gradient():
+    teacher = torch.tensor([[3.0, 1.0, -2.0]])
+    everything = torch.ones(1, 3, dtype=torch.bool)
+    scores = (teacher * 0.05).requires_grad_()
+    distillation(scores, teacher, everything, 0.05, 1.0).backward()
+    torch.testing.assert_close(scores.grad, torch.zeros(1, 3), atol=1e-5, rtol=0)
+
+
+def test_margins_keep_their_digits_for_large_scores():
+    scores, teacher = torch.tensor([[1000.25, 1000.0]]), torch.tensor([[5000.5, 5000.0]])
+    positive = torch.tensor([[True, False]])
+    assert margin_mse(scores, teacher, positive, ~positive, 1.0).item() == pytest.approx(0.0625, rel=1e-3)

@@ -144,14 +144,15 @@ def finite_checkpoints(folder):
 
 def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(encoder, collection, tmp_path, monkeypatch):
     calls, before = [], []
-    original = trainer_module.contrastive
+    original = trainer_module.unified
 
-    def overflowing(*args):
+    def overflowing(*args, **options):
         calls.append(1)
         before[:] = [weights_of(encoder)]
-        return original(*args) * (float("inf") if len(calls) == 4 else 1)
+        loss, parts = original(*args, **options)
+        return loss * (float("inf") if len(calls) == 4 else 1), parts
 
-    monkeypatch.setattr(trainer_module, "contrastive", overflowing)
+    monkeypatch.setattr(trainer_module, "unified", overflowing)
     with pytest.raises(TrainingError, match="the loss of step 4 is not finite; nothing was updated") as caught:
         tuned(encoder, collection, tmp_path, max_steps=8)
     assert "train.learning_rate" in caught.value.fix

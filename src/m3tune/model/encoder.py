@@ -5,34 +5,48 @@ N texts, T packed tokens, D dimension
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from m3tune.errors import ModelError
+from m3tune.machine import autocast
 from m3tune.model.backbone import run_packed
+from m3tune.model.heads import sparse_weights, token_vectors, weightless_ids
 from m3tune.model.packing import Packed
 from m3tune.model.settings import EncoderSettings, Pooling
-
-
-class Embeddings(NamedTuple):
-    """What the encoder says of N texts, in the order they were given to `pack`."""
-
-    dense: Tensor  # (N, D) float32
+from m3tune.types import Head
+from m3tune.vectors import Embeddings
 
 
 class Encoder(nn.Module):
-    """A Hugging Face encoder with the settings that turn its token states into vectors."""
+    """A Hugging Face encoder with the heads and settings that turn its token states into vectors.
+
+    `heads` holds the linear layer of each head of `settings.heads` but dense, which has none; `new_heads` names those
+    that nobody has trained yet.
+    """
+
+    weightless: Tensor  # token ids without a sparse weight
 
     def __init__(
-        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EncoderSettings
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: EncoderSettings,
+        heads: Mapping[Head, nn.Linear] | None = None,
+        new_heads: Sequence[Head] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.settings = settings
+        self.heads = nn.ModuleDict({name: linear for name, linear in (heads or {}).items()})
+        self.new_heads = tuple(new_heads)
+        self.register_buffer("weightless", torch.tensor(weightless_ids(tokenizer)), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -44,13 +58,33 @@ class Encoder(nn.Module):
         """D, the length of a dense vector."""
         return int(self.backbone.config.hidden_size)
 
-    def forward(self, packed: Packed) -> Embeddings:
-        """Vectors of the packed texts."""
+    def forward(self, packed: Packed, heads: Sequence[Head] | None = None) -> Embeddings:
+        """What `heads` say of the packed texts; all that the encoder has, unless fewer are asked for."""
+        wanted = self.settings.heads if heads is None else heads
+        for head in wanted:
+            if head not in self.settings.heads:
+                raise ModelError(
+                    f"this model has no {head} head, only {', '.join(self.settings.heads)}",
+                    where="model.heads",
+                    fix=f"name {head!r} in model.heads, or in model.new_heads to start one",
+                )
         states = run_packed(self.backbone, packed)
-        dense = pool(states, packed, self.settings.pooling)
-        if self.settings.normalize:
-            dense = F.normalize(dense, dim=-1)
-        return Embeddings(dense=dense[packed.slots])
+        normalize = self.settings.normalize
+        # In this order the backward pass comes to the largest, the multi-vector head, before it holds other gradients.
+        dense = sparse = multi = None
+        with autocast(states.device, torch.float32):
+            if "dense" in wanted:
+                dense = pool(states, packed, self.settings.pooling)
+                dense = (F.normalize(dense, dim=-1) if normalize else dense)[packed.slots]
+            if "sparse" in wanted:
+                sparse = sparse_weights(states, packed, self.linear("sparse"), self.weightless)
+            if "multi" in wanted:
+                multi = token_vectors(states, packed, self.linear("multi"), normalize=normalize)
+        return Embeddings(dense, sparse, multi)
+
+    def linear(self, head: Head) -> nn.Linear:
+        """The layer of a head that has one."""
+        return self.heads[head]  # type: ignore[return-value]
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict | None = None, **options: Any

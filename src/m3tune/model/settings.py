@@ -1,7 +1,8 @@
 """How token states become vectors: stored beside the weights, so that training, evaluation and serving agree.
 
 Three layouts are read: m3tune's own `m3tune.json`, a sentence-transformers folder (`modules.json`), and a plain Hugging
-Face folder, where BAAI/bge-m3's (recognised by `colbert_linear.pt`) means CLS pooling and anything else mean pooling.
+Face folder, where BAAI/bge-m3's (recognised by a head's file) means CLS pooling and anything else mean pooling. The
+heads are those that `m3tune.json` names or, without it, those whose files are there.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from m3tune.errors import ModelError
+from m3tune.model.heads import HEAD_FILES
 from m3tune.recipe import ModelConfig
-from m3tune.types import Side
+from m3tune.types import Head, Side
 
 SETTINGS_FILE = "m3tune.json"
 Pooling = Literal["cls", "mean", "last"]
@@ -24,6 +26,7 @@ _SBERT_POOLING: Mapping[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "last",
 }
+_HEADS = get_args(Head)
 _PASSAGE_PROMPT_NAMES = ("document", "passage", "corpus")
 
 
@@ -37,6 +40,7 @@ class EncoderSettings:
     passage_prompt: str
     query_max_tokens: int
     passage_max_tokens: int
+    heads: tuple[Head, ...] = ("dense",)
 
     def prompt(self, side: Side) -> str:
         """The text put before each text of this side."""
@@ -54,17 +58,28 @@ def read_settings(folder: Path, longest_tokens: int) -> tuple[EncoderSettings, s
     """
     own = folder / SETTINGS_FILE
     if own.is_file():
-        try:
-            return EncoderSettings(**_read(own)), f"settings from {SETTINGS_FILE}"
-        except TypeError as error:
-            raise ModelError(f"broken settings ({error})", where=own, fix="save the model again") from None
+        return _read_own(own), f"settings from {SETTINGS_FILE}"
+    found = [head for head, name in HEAD_FILES.items() if (folder / name).is_file()]
     if (folder / "modules.json").is_file():
-        return _read_sentence_transformers(folder, longest_tokens), "settings from the sentence-transformers files"
-    is_m3 = (folder / "colbert_linear.pt").is_file()
-    pooling: Pooling = "cls" if is_m3 else "mean"
-    plain = EncoderSettings(pooling, True, "", "", longest_tokens, longest_tokens)
-    why = "BGE-M3 layout: CLS pooling" if is_m3 else "plain encoder without pooling settings: mean pooling assumed"
-    return plain, why
+        settings = _read_sentence_transformers(folder, longest_tokens)
+        why = "settings from the sentence-transformers files"
+    else:
+        pooling: Pooling = "cls" if found else "mean"
+        settings = EncoderSettings(pooling, True, "", "", longest_tokens, longest_tokens)
+        why = "BGE-M3 layout: CLS pooling" if found else "plain encoder without pooling settings: mean pooling assumed"
+    if len(found) == 1:
+        why += f"; of the two head files only {HEAD_FILES[found[0]]} is there"
+    return replace(settings, heads=("dense", *found)), why
+
+
+def _read_own(file: Path) -> EncoderSettings:
+    try:
+        settings = EncoderSettings(**_read(file))
+        if not set(settings.heads) <= set(_HEADS):
+            raise TypeError(f"heads are {', '.join(_HEADS)}, not {settings.heads}")
+    except TypeError as error:
+        raise ModelError(f"broken settings ({error})", where=file, fix="save the model again") from None
+    return replace(settings, heads=tuple(settings.heads))
 
 
 def apply_overrides(settings: EncoderSettings, config: ModelConfig, longest_tokens: int) -> EncoderSettings:
@@ -78,7 +93,8 @@ def apply_overrides(settings: EncoderSettings, config: ModelConfig, longest_toke
                 where=config.path,
                 fix=f"set it to at most {longest_tokens}",
             )
-    return replace(settings, **changes)
+    wanted = {*(settings.heads if config.heads is None else config.heads), *config.new_heads}
+    return replace(settings, **changes, heads=tuple(head for head in _HEADS if head in wanted))
 
 
 def _read(file: Path, expected: type = dict) -> Any:

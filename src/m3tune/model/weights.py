@@ -1,6 +1,7 @@
 """Load an encoder from whatever folder people have; save one folder that loads everywhere.
 
-A saved folder is at once a Hugging Face model (`AutoModel`), a sentence-transformers model and m3tune's own.
+A saved folder is at once a Hugging Face model (`AutoModel`), a sentence-transformers model, m3tune's own and, with both
+head files, FlagEmbedding's (`BGEM3FlagModel`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from m3tune.errors import M3TuneError, ModelError
 from m3tune.model.backbone import load_backbone, load_tokenizer, longest_text_tokens, quiet_transformers
 from m3tune.model.encoder import Encoder
+from m3tune.model.head_files import load_heads, save_heads
 from m3tune.model.settings import apply_overrides, read_settings, write_settings
 from m3tune.paths import PACKAGE_PREFIX, resolve_path
 from m3tune.recipe import ModelConfig
@@ -63,13 +65,18 @@ def _download(hub_id: str) -> Path:
 
 
 def load_encoder(config: ModelConfig) -> tuple[Encoder, str]:
-    """The encoder that `config` names, in float32 on the CPU, and a sentence saying where its settings come from."""
+    """The encoder that `config` names, in float32 on the CPU, not training, and where its settings come from."""
     folder = model_folder(config.path)
     backbone = load_backbone(folder, trust_remote_code=config.trust_remote_code)
     tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
     longest_tokens = longest_text_tokens(backbone, tokenizer)
     settings, why = read_settings(folder, longest_tokens)
-    return Encoder(backbone, tokenizer, apply_overrides(settings, config, longest_tokens)), why
+    settings = apply_overrides(settings, config, longest_tokens)
+    if settings.heads != ("dense",):
+        fresh = [f"{head} (new, untrained)" if head in config.new_heads else head for head in settings.heads]
+        why += f"; heads: {', '.join(fresh)}"
+    heads = load_heads(folder, settings.heads, int(backbone.config.hidden_size), config)
+    return Encoder(backbone, tokenizer, settings, heads, config.new_heads).eval(), why
 
 
 def model_fingerprint(config: ModelConfig) -> str:
@@ -85,11 +92,12 @@ def model_fingerprint(config: ModelConfig) -> str:
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Save weights, tokenizer and settings to `folder`; see the module's docstring for who can load it."""
+    """Save weights, heads, tokenizer and settings to `folder`; see the module's docstring for who can load it."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
         encoder.backbone.save_pretrained(folder)
     # What serves the model without m3tune cuts texts at this length.
     encoder.tokenizer.model_max_length = max(encoder.settings.query_max_tokens, encoder.settings.passage_max_tokens)
     encoder.tokenizer.save_pretrained(folder)
+    save_heads(encoder.heads, folder)
     write_settings(encoder.settings, folder, encoder.dimension)

@@ -43,7 +43,7 @@ def encode_tokens(encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, labe
     with track(label, total=len(tokens.ids)) as advance, autocast(encoder.device, dtype):
         for indices in token_budget_batches(tokens.lengths, budget_tokens):
             packed = pack([tokens[i] for i in indices]).to(encoder.device)
-            vectors[indices] = encoder(packed).dense.float().cpu().numpy()
+            vectors[indices] = encoder(packed, heads=("dense",)).dense.float().cpu().numpy()
             advance(packed.num_tokens)
     encoder.train(was_training)
     return vectors

@@ -7,8 +7,10 @@ Q queries of the batch, P distinct passages of the batch
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from m3tune.data.collection import Collection
 from m3tune.data.tokens import TokenTable
 from m3tune.model.packing import Packed, pack
 from m3tune.recipe import TrainConfig
-from m3tune.types import Example
+from m3tune.types import Example, Judgment, Negative
 
 
 def make_examples(collection: Collection, query_ids: Sequence[str]) -> list[Example]:
@@ -93,6 +95,7 @@ class TrainBatch:
     num_queries: int
     positive: Tensor  # (Q, P) bool
     negative: Tensor  # (Q, P) bool
+    teacher: Tensor  # (Q, P) float32, not a number where no teacher scored the pair
 
     def to(self, device: torch.device | str) -> TrainBatch:
         """The same batch on another device."""
@@ -101,6 +104,7 @@ class TrainBatch:
             packed=self.packed.to(device),
             positive=self.positive.to(device, non_blocking=True),
             negative=self.negative.to(device, non_blocking=True),
+            teacher=self.teacher.to(device, non_blocking=True),
         )
 
 
@@ -115,6 +119,7 @@ class Collator:
     relevant: Mapping[str, frozenset[str]]  # query -> canonical passages known to be relevant to it
     canonical_passage: Mapping[str, str]
     in_batch_negatives: bool
+    teacher_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # query -> canonical passage
 
     def __call__(self, examples: Sequence[Example]) -> TrainBatch:
         """Pack the batch; a passage (or copies of it) that several queries bring is encoded once."""
@@ -122,14 +127,18 @@ class Collator:
         columns = {passage: i for i, passage in enumerate(dict.fromkeys(p for passages in own for p in passages))}
         positive = torch.zeros(len(examples), len(columns), dtype=torch.bool)
         negative = torch.full_like(positive, self.in_batch_negatives)
+        teacher = torch.full(positive.shape, torch.nan)
         for row, (example, passages) in enumerate(zip(examples, own, strict=True)):
             negative[row, [columns[passage] for passage in passages]] = True
             known = self.relevant[example.query_id]
             negative[row, [column for passage, column in columns.items() if passage in known]] = False
             positive[row, [columns[self.canonical_passage[p]] for p in example.positive_ids]] = True
+            scored = self.teacher_scores.get(example.query_id, {})
+            for passage in scored.keys() & columns.keys():
+                teacher[row, columns[passage]] = scored[passage]
         texts = [self.query_tokens[self.query_rows[example.query_id]] for example in examples]
         texts += [self.passage_tokens[self.passage_rows[passage]] for passage in columns]
-        return TrainBatch(pack(texts), len(examples), positive, negative)
+        return TrainBatch(pack(texts), len(examples), positive, negative, teacher)
 
     def _own_passages(self, example: Example) -> list[str]:
         return [self.canonical_passage[p] for p in (*example.positive_ids, *example.negative_ids)]
@@ -142,6 +151,19 @@ def known_relevant(collection: Collection) -> dict[str, frozenset[str]]:
         known = by_text.setdefault(collection.canonical_query[query_id], set())
         known.update(collection.canonical_passage[p] for p in passages)
     return {q: frozenset(by_text[collection.canonical_query[q]]) for q in collection.positives}
+
+
+def teacher_scores(collection: Collection, query_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Query id -> canonical passage id -> the teacher's score, for the pairs of these queries that bring one.
+
+    A negative's score is a teacher's where the data gave the negative; a mined one's is the miner's.
+    """
+    scores: dict[str, dict[str, float]] = {query_id: {} for query_id in query_ids}
+    given = (pair for pair in collection.negatives if pair.source == "given")
+    for pair in itertools.chain[Judgment | Negative](given, collection.judgments):
+        if pair.score is not None and math.isfinite(pair.score) and pair.query_id in scores:
+            scores[pair.query_id][collection.canonical_passage[pair.passage_id]] = pair.score
+    return scores
 
 
 class EpochLoader(DataLoader):

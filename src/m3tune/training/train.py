@@ -22,8 +22,11 @@ from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
 from m3tune.recipe import TrainConfig
 from m3tune.retrieval.encode import tokenize_passages, tokenize_queries
-from m3tune.training.batches import Collator, Examples, known_relevant, make_examples
+from m3tune.training.batches import Collator, Examples, known_relevant, make_examples, teacher_scores
+from m3tune.training.objective import Objective
+from m3tune.training.parts import training_parts
 from m3tune.training.trainer import DevEvaluation, RetrievalTrainer, resolve_learning_rate, training_arguments
+from m3tune.training.warm_start import warm_start_sparse
 from m3tune.types import Example
 
 
@@ -58,6 +61,7 @@ def train(
             where="train",
             fix="start m3tune once; it trains on one device so far",
         )
+    _check_objective(encoder, config)
     examples = make_examples(collection, query_ids)
     collate, counts = _collator(encoder, collection, examples, config)
     if config.negatives_per_query and not any(example.negative_ids for example in examples):
@@ -70,9 +74,13 @@ def train(
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
+    elif "sparse" in encoder.new_heads:
+        explained = warm_start_sparse(encoder.to(device), collate.passage_tokens, precision)
+        say(f"the new sparse head starts from inverse document frequency (R squared {explained:.2f})")
     set_dropout(encoder, config.dropout)
     done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
-    with track("train", total=arguments.max_steps, done=done) as advance, quiet_transformers():
+    progress = track("train", total=arguments.max_steps, done=done)
+    with training_parts(encoder, config), progress as advance, quiet_transformers():
         with _settings_explained():
             trainer = RetrievalTrainer(
                 encoder, arguments, config, Examples(examples, config), collate, evaluate_dev, advance
@@ -91,6 +99,30 @@ def train(
         log=tuple(state.log_history),
         counts=counts,
     )
+
+
+def _check_objective(encoder: Encoder, config: TrainConfig) -> None:
+    """Raises TrainingError for an objective that this encoder's heads cannot follow."""
+    present, objective = encoder.settings.heads, Objective.of(config)
+    if not objective.heads(present):
+        raise TrainingError(
+            f"every loss of this model's heads ({', '.join(present)}) weighs nothing",
+            where="train.loss_weights",
+            fix="give one of them a weight above zero",
+        )
+    if config.self_distill and not objective.mixed(present):
+        raise TrainingError(
+            "self-distillation teaches heads by their hybrid, which needs two heads with a weight",
+            where="train.self_distill",
+            fix="load or start another head (model.heads, model.new_heads), or set it to false",
+        )
+    too_long = [dim for dim in config.matryoshka_dims if dim >= encoder.dimension]
+    if too_long:
+        raise TrainingError(
+            f"{too_long[0]} is not shorter than this encoder's {encoder.dimension} dimensions",
+            where="train.matryoshka_dims",
+            fix="name shorter lengths; the whole one is always trained",
+        )
 
 
 @contextlib.contextmanager
@@ -126,6 +158,13 @@ def _collator(
     canonical = list(dict.fromkeys(collection.canonical_passage[p] for p in passage_ids))
     queries = tokenize_queries(encoder, collection, query_ids)
     passages = tokenize_passages(encoder, collection, canonical)
+    scores = teacher_scores(collection, query_ids) if config.distill != "none" else {}
+    if config.distill != "none" and not any(scores.values()):
+        raise TrainingError(
+            "the recipe asks for distillation, but the data brings no teacher scores",
+            where="train.distill",
+            fix='give each row pos_scores and neg_scores, or set it to "none"',
+        )
     collator = Collator(
         query_tokens=queries,
         query_rows={query_id: row for row, query_id in enumerate(query_ids)},
@@ -134,6 +173,7 @@ def _collator(
         relevant=known_relevant(collection),
         canonical_passage=collection.canonical_passage,
         in_batch_negatives=config.in_batch_negatives,
+        teacher_scores=scores,
     )
     counts = {
         "queries": len(queries),
@@ -141,4 +181,6 @@ def _collator(
         "passages": len(passages),
         "passages_cut": passages.num_truncated,
     }
+    if scores:
+        counts["queries_with_teacher_scores"] = sum(map(bool, scores.values()))
     return collator, counts

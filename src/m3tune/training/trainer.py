@@ -26,9 +26,9 @@ from m3tune.errors import TrainingError
 from m3tune.model.encoder import Encoder
 from m3tune.progress import Advance
 from m3tune.recipe import TrainConfig
-from m3tune.scoring import dense_scores
 from m3tune.training.batches import EpochBatches, EpochLoader, Examples, TrainBatch
-from m3tune.training.losses import contrastive
+from m3tune.training.objective import Known, Objective, unified
+from m3tune.vectors import split_at
 
 LOG_FILE = "log.jsonl"
 
@@ -37,7 +37,7 @@ DevEvaluation = Callable[[Encoder], Mapping[str, float]]
 
 
 class RetrievalTrainer(Trainer):
-    """Trains an Encoder with the contrastive loss."""
+    """Trains an Encoder with the recipe's objective."""
 
     def __init__(
         self,
@@ -52,9 +52,12 @@ class RetrievalTrainer(Trainer):
         self.encoder = encoder
         self.config = config
         self.examples = examples
+        self.objective: Objective = Objective.of(config)
+        self.looked_at = self.objective.heads(encoder.settings.heads)
         self.collate = collate
         self.evaluate_dev = evaluate_dev
         self._tokens = 0
+        self._parts: dict[str, list[Tensor]] = {}
         self._since = time.monotonic()
         callbacks: list[TrainerCallback] = [
             LogToFile(Path(str(arguments.output_dir))),
@@ -76,13 +79,31 @@ class RetrievalTrainer(Trainer):
         self, model: torch.nn.Module, inputs: TrainBatch, *_: Any, **__: Any
     ) -> Tensor:
         """The loss of one batch. Raises TrainingError, before anything is updated, where it is not finite."""
-        dense = model(inputs.packed).dense
-        scores = dense_scores(dense[: inputs.num_queries], dense[inputs.num_queries :])
-        loss = contrastive(scores, inputs.positive, inputs.negative, self.config.temperature)
+        queries, passages = split_at(model(inputs.packed, heads=self.looked_at), inputs.num_queries)
+        known = Known(inputs.positive, inputs.negative, inputs.teacher)
+        # By optimizer steps done, which a resumed run knows.
+        begun = self.state.global_step >= self.config.self_distill_start * self.state.max_steps
+        distill = self.config.self_distill and begun
+        loss, parts = unified(self.objective, queries, passages, known, self_distill=distill)
         if not torch.isfinite(loss):
             raise _not_finite("loss", self.state, self.args)
         self._tokens += inputs.packed.num_tokens
+        if len(parts) > 1:
+            for name, part in parts.items():
+                self._parts.setdefault(f"loss_{name}", []).append(part)
         return loss
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Give the heads' own layers their own learning rate, where the recipe has one."""
+        optimizer = super().create_optimizer(model)
+        rate = self.config.head_learning_rate
+        heads = {id(parameter) for parameter in self.encoder.heads.parameters()}
+        for group in list(optimizer.param_groups) if rate is not None else ():
+            of_heads = [parameter for parameter in group["params"] if id(parameter) in heads]
+            if of_heads:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in heads]
+                optimizer.add_param_group({**group, "params": of_heads, "lr": rate})
+        return optimizer
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Development metrics under the names the Trainer expects."""
@@ -93,8 +114,10 @@ class RetrievalTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the real tokens a second since the last line of training."""
+        """Add the parts of the loss and the real tokens a second since the last line of training."""
         if "loss" in logs:
+            logs |= {name: torch.stack(losses).mean().item() for name, losses in self._parts.items()}
+            self._parts = {}
             logs["tokens_per_s"] = round(self._tokens / max(time.monotonic() - self._since, 1e-9), 1)
             self._restart_clock()
         super().log(logs, start_time)

@@ -1,0 +1,157 @@
+"""What is minimised: which losses of which heads, and how they are weighed. Data, and one function of it.
+
+Q queries, P passages of the batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m3tune.recipe import TrainConfig
+from m3tune.scoring import dense_scores, hybrid, multi_scores, sparse_scores
+from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
+from m3tune.types import Head
+from m3tune.vectors import Embeddings
+
+HYBRID = "hybrid"
+Distillation = Literal["none", "kl", "ordered", "margin"]
+
+
+class Known(NamedTuple):
+    """What is known of each (query, passage) pair of a batch."""
+
+    positive: Tensor  # (Q, P) bool
+    negative: Tensor  # (Q, P) bool, disjoint
+    teacher: Tensor  # (Q, P) float, not a number where the teacher said nothing
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights and temperatures of a loss over any heads; see `unified` for what it computes.
+
+    With three heads and the defaults it is M3's: (L_dense + 0.1 L_sparse + L_multi + L_hybrid) / 4.
+    """
+
+    temperature: float
+    loss_weights: Mapping[str, float]  # of dense, sparse, multi and the hybrid
+    hybrid_weights: Mapping[Head, float]
+    distill: Distillation = "none"
+    distill_weight: float = 1.0
+    teacher_temperature: float = 1.0
+    matryoshka_dims: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Objective:
+        """The objective that a recipe describes."""
+        dense, sparse, multi, mixed = config.loss_weights
+        return cls(
+            temperature=config.temperature,
+            loss_weights={"dense": dense, "sparse": sparse, "multi": multi, HYBRID: mixed},
+            hybrid_weights=dict(zip(("dense", "sparse", "multi"), config.hybrid_weights, strict=True)),
+            distill=config.distill,
+            distill_weight=config.distill_weight,
+            teacher_temperature=config.teacher_temperature,
+            matryoshka_dims=config.matryoshka_dims,
+        )
+
+    def heads(self, present: Sequence[Head]) -> tuple[Head, ...]:
+        """Those of the heads present that the loss looks at."""
+        mixed = self.mixed(present)
+        return tuple(head for head in present if self.loss_weights[head] or head in mixed)
+
+    def mixed(self, present: Sequence[Head]) -> tuple[Head, ...]:
+        """The heads of the hybrid: none where fewer than two have a weight."""
+        weighed = tuple(head for head in present if self.hybrid_weights[head])
+        return weighed if self.loss_weights[HYBRID] and len(weighed) > 1 else ()
+
+
+def unified(
+    objective: Objective, queries: Embeddings, passages: Embeddings, known: Known, *, self_distill: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and, detached, its parts by name.
+
+    The loss of each head and of the hybrid (the weighted sum of the heads' scores) is times its weight, and the sum is
+    divided by how many of them there are. Heads that are not there or weigh nothing do not take part. Where
+    `self_distill`, the same sum over heads, but of the cross entropy from the detached hybrid's distribution, is
+    averaged with it. M3 (Chen et al., 2024, section 3.3), with the weights of FlagEmbedding 1.4.2.
+    """
+    scores = head_scores(queries, passages)
+    mixed = objective.mixed(tuple(scores))
+    compared: dict[str, Tensor] = {head: score for head, score in scores.items() if objective.loss_weights[head]}
+    if mixed:
+        compared[HYBRID] = hybrid({head: scores[head] for head in mixed}, objective.hybrid_weights)
+    parts = {name: compared_loss(objective, score, known) for name, score in compared.items()}
+    if "dense" in parts and objective.matryoshka_dims:
+        short = matryoshka_scores(queries.dense, passages.dense, objective.matryoshka_dims)  # type: ignore[arg-type]
+        losses = [parts["dense"], *(compared_loss(objective, score, known) for score in short)]
+        parts["dense"] = torch.stack(losses).mean()
+    total = _weighed(objective, parts)
+    if self_distill and mixed:
+        teacher, temperature = compared[HYBRID].detach(), objective.temperature
+        visible = known.positive | known.negative
+        learned = {
+            head: distillation(score, teacher, visible, temperature, temperature)
+            for head, score in compared.items()
+            if head != HYBRID
+        }
+        total = (total + _weighed(objective, learned)) / 2
+        parts |= {f"self_{head}": loss for head, loss in learned.items()}
+    return total, {name: loss.detach() for name, loss in parts.items()}
+
+
+def head_scores(queries: Embeddings, passages: Embeddings) -> dict[Head, Tensor]:
+    """The (Q, P) scores of each head that is there."""
+    scores: dict[Head, Tensor] = {}
+    if queries.dense is not None and passages.dense is not None:
+        scores["dense"] = dense_scores(queries.dense, passages.dense)
+    if queries.sparse is not None and passages.sparse is not None:
+        scores["sparse"] = sparse_scores(queries.sparse, passages.sparse)
+    if queries.multi is not None and passages.multi is not None:
+        scores["multi"] = multi_scores(queries.multi, passages.multi)
+    return scores
+
+
+def compared_loss(objective: Objective, scores: Tensor, known: Known) -> Tensor:
+    """The contrastive loss of one (Q, P) table of scores, with the teacher's where it has one.
+
+    `kl` and `margin` are added; `ordered`, which already sets each passage against the others, replaces the contrastive
+    loss of the queries that the teacher scored.
+    """
+    positive, negative, teacher = known
+    visible = positive | negative
+    scored = visible & ~teacher.isnan()
+    if objective.distill == "none" or not scored.any():
+        return contrastive(scores, positive, negative, objective.temperature)
+    if objective.distill == "ordered":
+        rows = scored.any(dim=1)
+        taught = ordered_distillation(
+            scores, teacher, scored, visible, objective.temperature, objective.teacher_temperature
+        )
+        share = rows.float().mean()
+        if rows.all():
+            return objective.distill_weight * taught
+        rest = contrastive(scores[~rows], positive[~rows], negative[~rows], objective.temperature)
+        return objective.distill_weight * share * taught + (1 - share) * rest
+    if objective.distill == "kl":
+        taught = distillation(scores, teacher, scored, objective.temperature, objective.teacher_temperature)
+    else:
+        taught = margin_mse(scores, teacher, scored & positive, scored & negative, objective.teacher_temperature)
+    return contrastive(scores, positive, negative, objective.temperature) + objective.distill_weight * taught
+
+
+def matryoshka_scores(queries: Tensor, passages: Tensor, dims: Sequence[int]) -> list[Tensor]:
+    """Scores by the first dimensions alone, brought to length one: (Q, D), (P, D) -> a (Q, P) for each of `dims`.
+
+    Kusupati et al., 2022.
+    """
+    return [dense_scores(*(F.normalize(vectors[:, :dim], dim=1) for vectors in (queries, passages))) for dim in dims]
+
+
+def _weighed(objective: Objective, parts: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([objective.loss_weights[name] * loss for name, loss in parts.items()]).sum() / len(parts)

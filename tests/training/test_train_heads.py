@@ -1,0 +1,341 @@
+"""Training with several heads, teachers, frozen parts and adapters."""
+
+import json
+
+import pytest
+import torch
+
+from m3tune import pipeline
+from m3tune.data.collection import Collection
+from m3tune.errors import TrainingError
+from m3tune.model.packing import pack
+from m3tune.model.weights import load_encoder, save_encoder
+from m3tune.recipe import ModelConfig, TrainConfig, build_recipe
+from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
+from m3tune.scoring import hybrid, multi_scores, sparse_scores
+from m3tune.training.train import train
+from m3tune.training.trainer import LOG_FILE
+from m3tune.training.warm_start import warm_start_sparse
+from m3tune.types import Judgment, Negative
+from m3tune.vectors import split_at
+from tiny import tiny_collection, write_llamaindex
+
+METRIC = "nDCG@10"
+TRAIN_QUERIES = tuple(f"q{i}" for i in range(40))
+DEV_QUERIES = tuple(f"q{i}" for i in range(40, 60))
+BASE = {"epochs": 8, "batch_queries": 8, "learning_rate": 5e-3, "precision": "float32", "logging_steps": 1}
+UNIFIED = ["loss_dense", "loss_sparse", "loss_multi", "loss_hybrid"]
+SELF = ["loss_self_dense", "loss_self_sparse", "loss_self_multi"]
+
+
+@pytest.fixture
+def encoder(tiny_folders):
+    """A tiny BERT with two new heads."""
+    return fresh(tiny_folders)
+
+
+def fresh(tiny_folders, **settings):
+    config = {"new_heads": ("sparse", "multi"), "multi_dim": 16} | settings
+    return load_encoder(ModelConfig(path=str(tiny_folders["bert"]), **config))[0]
+
+
+def scores_of_heads(encoder, collection, query_ids=DEV_QUERIES):
+    """The (Q, P) scores of each head and of the hybrid over the whole collection."""
+    queries = tokenize_queries(encoder, collection, query_ids)
+    passages = tokenize_passages(encoder, collection, list(collection.passages))
+    texts = [*(queries[i] for i in range(len(queries))), *(passages[i] for i in range(len(passages)))]
+    with torch.no_grad():
+        q, p = split_at(encoder.eval()(pack(texts)), len(queries))
+    scores = {"dense": q.dense @ p.dense.T, "sparse": sparse_scores(q.sparse, p.sparse)}
+    scores["multi"] = multi_scores(q.multi, p.multi)
+    return scores | {"hybrid": hybrid(scores, {"dense": 1.0, "sparse": 0.3, "multi": 1.0})}
+
+
+def found_first(scores, collection, query_ids=DEV_QUERIES):
+    """Share of queries whose best passage is the relevant one."""
+    passages = list(collection.passages)
+    right = [passages[row] in collection.positives[q] for q, row in zip(query_ids, scores.argmax(dim=1), strict=True)]
+    return sum(right) / len(right)
+
+
+def first_by_hybrid(encoder, collection):
+    return {METRIC: found_first(scores_of_heads(encoder, collection)["hybrid"], collection)}
+
+
+def tuned(encoder, collection, folder, evaluate_dev=None, **config):
+    folder.mkdir(exist_ok=True)
+    said = []
+    result = train(
+        encoder, collection, TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
+        evaluate_dev or (lambda current: first_by_hybrid(current, collection)),
+        folder, said.append,
+    )  # fmt: skip
+    return result, said
+
+
+def constant(_):
+    return {METRIC: 0.5}
+
+
+def weights_of(encoder):
+    return {name: weight.clone() for name, weight in encoder.state_dict().items()}
+
+
+def moved(before, after):
+    """Names of the weights that changed."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+# --- it learns
+
+
+def test_new_heads_learn_and_every_part_of_the_loss_is_logged(encoder, collection, tmp_path):
+    untrained = {name: found_first(s, collection) for name, s in scores_of_heads(encoder, collection).items()}
+    result, said = tuned(encoder, collection, tmp_path, self_distill=True, self_distill_start=0.5)
+    trained = {name: found_first(s, collection) for name, s in scores_of_heads(encoder, collection).items()}
+    assert all(trained[name] > untrained[name] + 0.2 for name in ("dense", "multi", "hybrid")), (untrained, trained)
+    assert trained["sparse"] >= 0.7, trained
+    assert "starts from inverse document frequency" in said[0]
+    lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert len(steps) == result.steps == 40
+    for number, line in enumerate(steps):
+        names = UNIFIED + (SELF if number >= 20 else [])
+        assert [name for name in line if name.startswith("loss_")] == names, number
+        base = (line["loss_dense"] + 0.1 * line["loss_sparse"] + line["loss_multi"] + line["loss_hybrid"]) / 4
+        if number >= 20:
+            taught = line["loss_self_dense"] + 0.1 * line["loss_self_sparse"] + line["loss_self_multi"]
+            base = (base + taught / 3) / 2
+        assert line["loss"] == pytest.approx(base, abs=1e-3)
+
+
+def test_a_dense_model_logs_one_loss(tiny_folders, collection, tmp_path):
+    encoder = fresh(tiny_folders, new_heads=(), multi_dim=None)
+    result, said = tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=2)
+    assert not any(name.startswith("loss_") for line in result.log for name in line)
+    assert said == []
+
+
+def test_heads_that_the_loss_does_not_look_at_stay_as_they_are(encoder, collection, tmp_path):
+    before = weights_of(encoder)
+    encoder.new_heads = ()
+    tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=2, evaluations=1, loss_weights=[1, 0, 0, 0])
+    changed = moved(before, weights_of(encoder))
+    assert changed
+    assert not any(name.startswith("heads.") for name in changed)
+
+
+def test_an_interrupted_run_goes_on_with_its_heads_and_its_self_distillation(tiny_folders, collection, tmp_path):
+    config = {"max_steps": 8, "evaluations": 4, "self_distill": True, "self_distill_start": 0.5}
+    whole = fresh(tiny_folders)
+    expected, _ = tuned(whole, collection, tmp_path / "whole", evaluate_dev=constant, **config)
+
+    calls = []
+
+    def failing(_):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return {METRIC: 0.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(fresh(tiny_folders), collection, tmp_path / "cut", evaluate_dev=failing, **config)
+    again = fresh(tiny_folders)
+    result, said = tuned(again, collection, tmp_path / "cut", evaluate_dev=constant, **config)
+    assert said == ["going on from checkpoint-2"], "the warm start is not done again"
+    losses = [[{k: v for k, v in line.items() if "loss" in k and k != "train_loss"} for line in r.log if "loss" in line]
+              for r in (result, expected)]  # fmt: skip
+    assert losses[0] == losses[1]
+    assert ["loss_self_dense" in line for line in losses[0]] == [False] * 4 + [True] * 4
+    assert moved(weights_of(again), weights_of(whole)) == set()
+
+
+# --- teachers
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """The tiny collection with a negative a query, and a teacher's score for every given pair."""
+    plain = tiny_collection()
+    passages = list(plain.passages)
+    judgments = tuple(Judgment(j.query_id, j.passage_id, 1, 4.0) for j in plain.judgments)
+    negatives = tuple(
+        Negative(j.query_id, passages[(i + 1) % len(passages)], score=-2.0) for i, j in enumerate(plain.judgments)
+    )
+    return Collection(plain.queries, plain.passages, judgments, negatives)
+
+
+@pytest.mark.parametrize("distill", ["kl", "ordered", "margin"])
+def test_a_teachers_scores_reach_the_loss(tiny_folders, taught, tmp_path, distill):
+    losses = {}
+    for kind in ("none", distill):
+        config = {"max_steps": 1, "negatives_per_query": 1, "distill": kind}
+        result, _ = tuned(fresh(tiny_folders), taught, tmp_path / kind, evaluate_dev=constant, **config)
+        losses[kind] = next(line["loss"] for line in result.log if "loss" in line)
+        assert result.counts.get("queries_with_teacher_scores") == (None if kind == "none" else 40)
+    assert abs(losses[distill] - losses["none"]) > 1e-3
+
+
+def test_distillation_without_scores_says_what_is_missing(encoder, collection, tmp_path):
+    with pytest.raises(TrainingError, match="the data brings no teacher scores") as caught:
+        tuned(encoder, collection, tmp_path, distill="kl")
+    assert "pos_scores" in caught.value.fix
+
+
+# --- parts
+
+
+@pytest.mark.parametrize("part", ["all", "no embeddings", "heads"])
+def test_only_the_part_that_is_named_learns(encoder, collection, tmp_path, part):
+    encoder.new_heads = ()
+    before = weights_of(encoder)
+    tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=2, evaluations=1, train_part=part)
+    changed = moved(before, weights_of(encoder))
+    heads = {name for name in before if name.startswith("heads.")}
+    tables = {name for name in before if name.endswith("_embeddings.weight")}
+    assert len(tables) == 3
+    assert heads <= changed
+    assert (changed == heads) == (part == "heads")
+    assert bool(changed & tables) == (part == "all")
+
+
+def test_heads_learn_at_their_own_rate(encoder, collection, tmp_path):
+    encoder.new_heads = ()
+    before = weights_of(encoder)
+    rates = {"learning_rate": 1e-9, "head_learning_rate": 1e-2, "schedule": "constant", "warmup": 0}
+    tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=2, evaluations=1, **rates)
+    step = {name: (weight - before[name]).abs().max().item() for name, weight in encoder.state_dict().items()}
+    assert all(value > 5e-3 for name, value in step.items() if name.startswith("heads.") and name.endswith("weight"))
+    assert all(value < 1e-7 for name, value in step.items() if name.startswith("backbone."))
+
+
+@pytest.mark.parametrize("targets", [(), ("query", "value")], ids=str)
+def test_adapters_are_merged_into_an_encoder_as_before(tiny_folders, collection, tmp_path, targets):
+    pytest.importorskip("peft")
+    encoder = fresh(tiny_folders)
+    before = weights_of(encoder)
+    config = {"lora_rank": 4, "lora_targets": targets, "max_steps": 8, "evaluations": 2, "learning_rate": 2e-2}
+    result, _ = tuned(encoder, collection, tmp_path / "run", **config)
+    after = weights_of(encoder)
+    assert set(after) == set(before)
+    changed = {name for name in moved(before, after) if name.startswith("backbone.")}
+    assert changed
+    if targets:
+        assert {name.split(".")[-2] for name in changed} == set(targets)
+    assert not any("embeddings" in name or "LayerNorm" in name or name.endswith("bias") for name in changed)
+    scores = scores_of_heads(encoder, collection)["hybrid"]
+    assert found_first(scores, collection) == result.best_metric, "what was measured is what was merged"
+    save_encoder(encoder, tmp_path / "model")
+    loaded, _ = load_encoder(ModelConfig(path=str(tmp_path / "model")))
+    torch.testing.assert_close(scores_of_heads(loaded, collection)["hybrid"], scores, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("heads", "config", "match"),
+    [
+        ((), {"train_part": "heads"}, "only the heads are to learn, but this encoder has no head"),
+        ((), {"self_distill": True}, "needs two heads"),
+        (("sparse",), {"self_distill": True, "hybrid_weights": [1, 0, 1]}, "needs two heads"),
+        ((), {"loss_weights": [0, 1, 1, 1]}, r"every loss of this model's heads \(dense\) weighs nothing"),
+        ((), {"matryoshka_dims": [16, 32]}, "32 is not shorter than this encoder's 32 dimensions"),
+        ((), {"lora_rank": 4, "lora_targets": ["nothing"]}, "no adapters: .*nothing"),
+        (("sparse",), {"lora_rank": 4, "train_part": "heads"}, "adapters are asked for, but only the heads"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_way_out(tiny_folders, collection, tmp_path, heads, config, match):
+    encoder = fresh(tiny_folders, new_heads=heads, multi_dim=None)
+    with pytest.raises(TrainingError, match=match) as caught:
+        tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=1, **config)
+    assert caught.value.fix
+    assert caught.value.where.startswith("train.")
+
+
+def test_matryoshka_makes_short_vectors_better(tiny_folders, collection, tmp_path):
+    first = {}
+    for dims in ((), (4,)):
+        encoder = fresh(tiny_folders, new_heads=(), multi_dim=None)
+        tuned(
+            encoder, collection, tmp_path / str(len(dims)), evaluate_dev=constant, evaluations=1, matryoshka_dims=dims
+        )
+        passages = encode_tokens(
+            encoder, tokenize_passages(encoder, collection, list(collection.passages)), torch.float32
+        )
+        queries = encode_tokens(encoder, tokenize_queries(encoder, collection, TRAIN_QUERIES), torch.float32)
+        short = [torch.nn.functional.normalize(torch.from_numpy(v)[:, :4], dim=1) for v in (queries, passages)]
+        first[dims] = found_first(short[0] @ short[1].T, collection, TRAIN_QUERIES)
+    assert first[(4,)] > first[()] + 0.1
+
+
+# --- the warm start
+
+
+def test_the_warm_start_weighs_rare_words_more_and_ranks_before_any_training(tiny_folders, collection):
+    encoder = fresh(tiny_folders)
+    passages = tokenize_passages(encoder, collection, list(collection.passages))
+    before = found_first(scores_of_heads(encoder, collection)["sparse"], collection)
+    explained = warm_start_sparse(encoder, passages, torch.float32)
+    assert explained > 0.4
+    after = found_first(scores_of_heads(encoder, collection)["sparse"], collection)
+    assert after > before + 0.3
+    with torch.no_grad():
+        sparse = encoder(pack([passages[i] for i in range(len(passages))]), heads=("sparse",)).sparse
+    words = encoder.tokenizer.convert_ids_to_tokens(sparse.token_ids.tolist())
+    rare = torch.tensor([word.startswith("r") for word in words])
+    assert sparse.weights[rare].mean() > 1.4 * sparse.weights[~rare].mean()
+    self_scores = sparse_scores(sparse, sparse).diagonal()
+    assert self_scores.mean().item() == pytest.approx(1, abs=0.25)
+
+
+def test_the_warm_start_is_the_ridge_regression(tiny_folders, collection, monkeypatch):
+    """Against torch's least squares on all token states at once."""
+    from m3tune.model.backbone import run_packed
+    from m3tune.training import warm_start
+
+    encoder = fresh(tiny_folders)
+    monkeypatch.setattr(warm_start, "_RIDGE", 1e-12)
+    monkeypatch.setattr(warm_start, "_BUDGET_TOKENS", 100)
+    passages = tokenize_passages(encoder, collection, list(collection.passages))
+    warm_start.warm_start_sparse(encoder, passages, torch.float32)
+    packed = pack([passages[i] for i in range(len(passages))])
+    kept = torch.isin(packed.input_ids, encoder.weightless, invert=True)
+    with torch.no_grad():
+        states = run_packed(encoder.backbone, packed)[kept].double()
+    texts_with = torch.zeros(64)
+    for i in range(len(passages)):
+        texts_with[sorted(set(passages[i].tolist()))] += 1
+    idf = torch.log1p((len(passages) - texts_with + 0.5) / (texts_with + 0.5)).double()
+    square = sum(idf[[t for t in set(passages[i].tolist()) if t > 3]].square().sum() for i in range(len(passages)))
+    target = idf[packed.input_ids[kept]] / (square / len(passages)).sqrt()
+    inputs = torch.cat([states, torch.ones(len(states), 1)], dim=1)
+    expected = torch.linalg.lstsq(inputs, target[:, None], driver="gelsd").solution.squeeze(1)
+    head = encoder.linear("sparse")
+    ours = torch.cat([head.weight[0], head.bias]).double()
+    torch.testing.assert_close(inputs @ ours, inputs @ expected, atol=5e-3, rtol=0)
+    assert target.std() > 0.05
+
+
+def test_a_frozen_encoder_can_still_be_taught_its_heads(tiny_folders, collection, tmp_path):
+    encoder = fresh(tiny_folders)
+    before = weights_of(encoder)
+    result, _ = tuned(encoder, collection, tmp_path, train_part="heads", max_steps=20, evaluations=2)
+    losses = [line["loss_multi"] for line in result.log if "loss_multi" in line]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert all(name.startswith("heads.") for name in moved(before, weights_of(encoder)))
+
+
+def test_a_whole_run_delivers_the_heads_it_taught(tiny_folders, collection, tmp_path):
+    output = tmp_path / "run"
+    recipe = build_recipe({
+        "output": str(output),
+        "data": {"path": str(write_llamaindex(tmp_path / "data.json", collection))},
+        "model": {"path": str(tiny_folders["bert"]), "new_heads": ["sparse", "multi"], "multi_dim": 16},
+        "train": {**BASE, "epochs": 4, "self_distill": True, "head_learning_rate": 1e-2},
+        "evaluate": {"resamples": 100},
+    })  # fmt: skip
+    pipeline.run(recipe)
+    assert json.loads((output / "verdict.json").read_text())["delivered"] == "tuned"
+    delivered, _ = load_encoder(ModelConfig(path=str(output / "model")))
+    assert delivered.settings.heads == ("dense", "sparse", "multi")
+    assert delivered.linear("multi").weight.shape == (16, 32)
+    start = fresh(tiny_folders)
+    assert not torch.equal(delivered.linear("multi").weight, start.linear("multi").weight)
