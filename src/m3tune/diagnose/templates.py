@@ -1,0 +1,160 @@
+"""Rules about headers and templates: what texts of one kind begin, end or are laid out with, and others do not.
+
+An encoder that is trained on positives with a header, over a corpus without it, learns the header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os.path import commonprefix
+
+from m3tune.data.collection import Collection
+from m3tune.diagnose.context import Context
+from m3tune.diagnose.scripts import weight_of
+from m3tune.diagnose.wording import found, share, shown
+from m3tune.errors import excerpt
+from m3tune.types import Finding, Passage, Severity
+
+_FEWEST = 20  # texts of a kind from which a share means something
+_COMMON = 0.3  # share of one kind from which a mark is a template of it
+_LACKING = 0.1  # of that share, what the other kind has at most
+_SURE, _SURELY_LACKING = 0.8, 0.05
+_PROMPT = 0.6  # share of the queries from which a common beginning is no chance
+_PROMPT_WEIGHT = 12  # letters of such a beginning, see `weight_of`
+_LENGTHS = (4, 8, 16, 32)  # characters of a beginning or end
+_PROMPT_LENGTHS = (6, 12, 16, 24, 32, 48, 64)
+_HEAD_LINES = 5
+_LABEL = re.compile(r"\s*([^\s:：][^:：\n]{0,29}[:：])")
+_DIGITS = re.compile(r"\d+")
+_HAS_TITLE = "a title"
+
+_Mark = str
+_Counts = tuple[Counter[_Mark], int]  # how many texts bear each mark, and how many texts there are
+
+
+def templates_of_positives(collection: Collection, _: Context) -> Iterator[Finding]:
+    """A header, end or title that positives have and the other passages lack."""
+    positives, others = _marks_by_kind(collection)
+    yield from _template("positive-template", collection, positives, others, ("positives", "other passages"))
+
+
+def templates_of_others(collection: Collection, _: Context) -> Iterator[Finding]:
+    """A header, end or title that the other passages have and positives lack."""
+    positives, others = _marks_by_kind(collection)
+    yield from _template("corpus-template", collection, others, positives, ("other passages", "positives"))
+
+
+def prompts_in_queries(collection: Collection, _: Context) -> Iterator[Finding]:
+    """An instruction that is part of most queries' text."""
+    texts = [query.text.strip() for query in collection.queries.values()]
+    if len(texts) < _FEWEST:
+        return
+    for end, of_texts in (("begin", texts), ("end", [text[::-1] for text in texts])):
+        prompt, count = _shared_beginning(of_texts)
+        prompt = prompt if end == "begin" else prompt[::-1]
+        if weight_of(prompt) >= _PROMPT_WEIGHT:
+            yield found(
+                "prompt-in-queries",
+                "warning",
+                "queries",
+                f"{share(count, len(texts))} {end} with {excerpt(prompt)}",
+                "take it out of the texts and set model.query_prompt, so that the same stands before queries in use",
+                (
+                    shown(query)
+                    for query in collection.queries.values()
+                    if (query.text.strip().startswith if end == "begin" else query.text.strip().endswith)(prompt)
+                ),
+                count=count,
+                of=len(texts),
+                prompt=prompt,
+            )
+
+
+def _marks_by_kind(collection: Collection) -> tuple[_Counts, _Counts]:
+    """Marks of the passages that are relevant to a query, and of all others; each text counts once."""
+    relevant = {collection.canonical_passage[p] for ids in collection.positives.values() for p in ids}
+    counts: dict[bool, Counter[_Mark]] = {True: Counter(), False: Counter()}
+    texts = {True: 0, False: 0}
+    for passage in collection.passages.values():
+        if collection.canonical_passage[passage.id] == passage.id:
+            kind = passage.id in relevant
+            counts[kind].update(_marks(passage))
+            texts[kind] += 1
+    return (counts[True], texts[True]), (counts[False], texts[False])
+
+
+def _marks(passage: Passage) -> set[_Mark]:
+    """What a text could have from a template, digits made equal: beginnings, ends, labels of its first lines, a title."""
+    text = passage.text.strip()
+    head, tail = _masked(text[: _LENGTHS[-1]]), _masked(text[-_LENGTHS[-1] :])
+    marks = {f"the beginning {excerpt(head[:size])}" for size in _LENGTHS if len(text) > size}
+    marks |= {f"the end {excerpt(tail[-size:])}" for size in _LENGTHS if len(text) > size}
+    for line in text.split("\n", _HEAD_LINES)[:_HEAD_LINES]:
+        if label := _LABEL.match(line):
+            marks.add(f"the label {excerpt(_masked(label[1]))}")
+    return marks | ({_HAS_TITLE} if passage.title else set())
+
+
+def _masked(text: str) -> str:
+    return _DIGITS.sub("0", text)
+
+
+def _template(
+    code: str, collection: Collection, bearing: _Counts, lacking: _Counts, kinds: tuple[str, str]
+) -> Iterator[Finding]:
+    (marks, total), (others, other_total) = bearing, lacking
+    if min(total, other_total) < _FEWEST:
+        return
+    telling = {
+        mark: (count / total, others[mark] / other_total)
+        for mark, count in marks.items()
+        if count >= _COMMON * total and others[mark] / other_total <= _LACKING * count / total
+    }
+    if not telling:
+        return
+    # Of marks that nearly as many texts bear, the longest says most.
+    most = max(here for here, _ in telling.values())
+    mark = max((m for m, (here, _) in telling.items() if here >= 0.95 * most), key=len)
+    here, there = telling[mark]
+    severity: Severity = "error" if here >= _SURE and there <= _SURELY_LACKING else "warning"
+    yield found(
+        code,
+        severity,
+        kinds[0],
+        f"{share(marks[mark], total)} have {mark}, of the {kinds[1]} {share(others[mark], other_total)}",
+        "write positives, negatives and the corpus alike, as they are searched in use: all with it or all without",
+        (shown(p) for p in _bearers(collection, mark, kinds[0] == "positives")),
+        count=marks[mark],
+        of=total,
+        mark=mark,
+        others=others[mark],
+        of_others=other_total,
+        all_marks=sorted(telling)[:20],
+    )
+
+
+def _bearers(collection: Collection, mark: _Mark, relevant: bool) -> Iterable[Passage]:
+    ids = {p for of_query in collection.positives.values() for p in of_query}
+    return (p for p in collection.passages.values() if (p.id in ids) == relevant and mark in _marks(p))
+
+
+def _shared_beginning(texts: Sequence[str]) -> tuple[str, int]:
+    """The longest beginning that most of the texts have, and how many have it; empty where there is none."""
+    best: Mapping[str, int] = {}
+    for size in _PROMPT_LENGTHS:
+        heads = Counter(text[:size] for text in texts if len(text) > size)
+        if not heads or heads.most_common(1)[0][1] < _PROMPT * len(texts):
+            break
+        best = dict(heads.most_common(1))
+    if not best:
+        return "", 0
+    (head, _), *_ = best.items()
+    beginning = _usual_prefix([text for text in texts if text.startswith(head)])
+    return beginning, sum(text.startswith(beginning) for text in texts)
+
+
+def _usual_prefix(texts: Sequence[str]) -> str:
+    """What all the texts begin with."""
+    return commonprefix([min(texts), max(texts)])
