@@ -19,7 +19,9 @@ Removed = Mapping[str, Mapping[str, int]]
 KINDS = ("queries", "passages", "judgments", "negatives")
 
 
-def repair(collection: Collection, first_of_passage: Callable[[str], str]) -> tuple[Collection, dict[str, dict[str, int]]]:
+def repair(
+    collection: Collection, first_of_passage: Callable[[str], str]
+) -> tuple[Collection, dict[str, dict[str, int]]]:
     """Every repair below, one after the other; `first_of_passage` is as in `drop_near_positives`."""
     total: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     steps: tuple[Callable[[Collection], tuple[Collection, Removed]], ...] = (
@@ -45,7 +47,7 @@ def drop_empty_texts(collection: Collection) -> tuple[Collection, Removed]:
 
 
 def drop_queries_without_positive(collection: Collection) -> tuple[Collection, Removed]:
-    """Without queries that have no relevant passage; all stay where none has one, because then something else is wrong."""
+    """Without queries that have no relevant passage; all stay where none has one: something else is wrong."""
     queries = {query_id for query_id in collection.queries if query_id not in collection.positives}
     if len(queries) == len(collection.queries):
         return collection, {}
@@ -92,9 +94,7 @@ def drop_contradictions(collection: Collection) -> tuple[Collection, Removed]:
     return _with_negatives(collection, kept, "positive of the same query")
 
 
-def drop_near_positives(
-    collection: Collection, first_of_passage: Callable[[str], str]
-) -> tuple[Collection, Removed]:
+def drop_near_positives(collection: Collection, first_of_passage: Callable[[str], str]) -> tuple[Collection, Removed]:
     """Without negatives that are near-duplicates of a positive of the same query.
 
     `first_of_passage` gives the first id of a passage's group of near-duplicates, its own where it is alone.
@@ -115,9 +115,7 @@ def balance(before: Collection, after: Collection, removed: Removed) -> dict[str
     }
 
 
-def _with_negatives(
-    collection: Collection, kept: tuple[Negative, ...], reason: str
-) -> tuple[Collection, Removed]:
+def _with_negatives(collection: Collection, kept: tuple[Negative, ...], reason: str) -> tuple[Collection, Removed]:
     removed = {"negatives": {reason: len(collection.negatives) - len(kept)}}
     return replace(collection, negatives=kept), removed
 
@@ -135,10 +133,7 @@ def _without(
         splits={name: tuple(q for q in members if q not in queries) for name, members in collection.splits.items()},
         sets={name: _set_without(of_set, queries) for name, of_set in collection.sets.items()},
     )
-    removed = {
-        kind: {reason: len(getattr(collection, kind)) - len(getattr(repaired, kind))}
-        for kind in KINDS
-    }
+    removed = {kind: {reason: len(getattr(collection, kind)) - len(getattr(repaired, kind))} for kind in KINDS}
     return repaired, removed
 
 

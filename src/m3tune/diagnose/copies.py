@@ -84,22 +84,20 @@ def texts_under_several_titles(collection: Collection, _: Context) -> Iterator[F
 def _exact(code: str, records: _Records, first_copy: Mapping[str, str], fix: str) -> Iterator[Finding]:
     copies = {id_: first_copy[id_] for id_ in first_copy}
     if copies:
-        texts = len(set(copies.values()))
         yield found(
             code,
             "warning",
             code.removeprefix("duplicate-"),
-            f"{texts:,} texts stand under {len(copies) + texts:,} ids: {share(len(copies), len(records))} are copies",
+            f"{share(len(copies), len(records))} repeat an earlier one to the letter",
             fix,
             (f"{first} = {copy}: {excerpt(records[first].text)}" for copy, first in copies.items()),
             count=len(copies),
             of=len(records),
+            texts=len(set(copies.values())),
         )
 
 
-def _near(
-    code: str, records: _Records, first_copy: Mapping[str, str], near: NearCopies, fix: str
-) -> Iterator[Finding]:
+def _near(code: str, records: _Records, first_copy: Mapping[str, str], near: NearCopies, fix: str) -> Iterator[Finding]:
     count = sum(first_copy[id_] == id_ for id_ in near.first)  # copies to the letter have a finding of their own
     if count:
         pairs = (pair for pair in near.pairs if first_copy[pair[0]] != first_copy[pair[1]])

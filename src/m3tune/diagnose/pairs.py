@@ -43,7 +43,7 @@ def near_positives_among_negatives(collection: Collection, context: Context) -> 
     query_of, first_of = collection.canonical_query, context.near_passages.first_of
     canonical = collection.canonical_passage
     positives: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for query_id, passage_id, grade, _ in collection.judgments:
+    for query_id, passage_id, grade, _score in collection.judgments:
         if grade > 0:
             positives[query_of[query_id]][first_of(passage_id)].add(canonical[passage_id])
     pairs = []
@@ -69,7 +69,7 @@ def conflicting_labels(collection: Collection, _: Context) -> Iterator[Finding]:
     query_of, passage_of = collection.canonical_query, collection.canonical_passage
     grades: dict[tuple[str, str], int] = {}
     conflicts: dict[tuple[str, str], set[int]] = {}
-    for query_id, passage_id, grade, _ in collection.judgments:
+    for query_id, passage_id, grade, _score in collection.judgments:
         pair = (query_of[query_id], passage_of[passage_id])
         first = grades.setdefault(pair, grade)
         if first != grade:
@@ -104,7 +104,11 @@ def queries_without_positive(collection: Collection, _: Context) -> Iterator[Fin
             "queries",
             f"{share(len(without), len(collection.queries))} have no relevant passage: they train and measure nothing",
             "judge a passage relevant to each"
-            + ("; check that ids of the judgments are those of the texts" if every else ", or leave them out: --fix does"),
+            + (
+                "; check that ids of the judgments are those of the texts"
+                if every
+                else ", or leave them out: --fix does"
+            ),
             (shown(collection.queries[query_id]) for query_id in without),
             count=len(without),
             of=len(collection.queries),
@@ -156,7 +160,7 @@ def same_negatives(collection: Collection, _: Context) -> Iterator[Finding]:
     given = {q: frozenset(p) for q, p in collection.given_negatives.items() if q not in labels}
     if len(given) < _FEW_WITH_NEGATIVES:
         return
-    (most, queries), *_ = Counter(given.values()).most_common(1)
+    ((most, queries),) = Counter(given.values()).most_common(1)
     distinct = len(frozenset().union(*given.values()))
     if queries >= _SAME_FOR_MOST * len(given):
         what = f"{share(queries, len(given))} queries with negatives have the very same {len(most):,}"

@@ -8,11 +8,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 
 # Frequent characters that differ, in the same order. Those that Japanese shares with one form do no harm: kana decides.
-_SIMPLIFIED = "们这来时会为说国对过还发经现样应见间问长动学开关门两实头东车马语书无种总万与义业专从产众优传伤体条将属广张归当录战报护择"
-_TRADITIONAL = "們這來時會為說國對過還發經現樣應見間問長動學開關門兩實頭東車馬語書無種總萬與義業專從產眾優傳傷體條將屬廣張歸當錄戰報護擇"
+_SIMPLIFIED = (
+    "们这来时会为说国对过还发经现样应见间问长动学开关门两实头东车马语"
+    "书无种总万与义业专从产众优传伤体条将属广张归当录战报护择"
+)
+_TRADITIONAL = (
+    "們這來時會為說國對過還發經現樣應見間問長動學開關門兩實頭東車馬語"
+    "書無種總萬與義業專從產眾優傳傷體條將屬廣張歸當錄戰報護擇"
+)
 _ONLY_SIMPLIFIED = re.compile(f"[{''.join(set(_SIMPLIFIED) - set(_TRADITIONAL))}]")
 _ONLY_TRADITIONAL = re.compile(f"[{''.join(set(_TRADITIONAL) - set(_SIMPLIFIED))}]")
 
@@ -57,7 +63,7 @@ def weight_of(text: str) -> int:
     return sum(_DENSE.get(_script_of_character(c) or "", 1) for c in text if c.isalnum())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _script_of_character(character: str) -> str | None:
     if not character.isalpha():
         return None

@@ -21,10 +21,11 @@ def few_queries(collection: Collection, _: Context) -> Iterator[Finding]:
     judged = len(collection.positives)
     if "test" in collection.splits:
         queries = sum(query_id in collection.positives for query_id in collection.splits["test"])
-        whose = "the test split has"
+        what = f"the test split has {queries:,}"
     else:
         test = DataConfig.model_fields["test"].default
-        queries, whose = round(test * judged), f"of {judged:,} with a relevant passage, {test:.0%} are a test of"
+        queries = round(test * judged)
+        what = f"a test of {test:.0%} would have {queries:,}"
     smallest = smallest_shown(queries, _SPREAD) if queries else 1.0
     if smallest > _MEDIUM:
         needed = {difference: queries_to_show(difference, _SPREAD) for difference in _DIFFERENCES}
@@ -32,8 +33,7 @@ def few_queries(collection: Collection, _: Context) -> Iterator[Finding]:
             "few-queries",
             "warning" if smallest > _LARGE else "note",
             "queries",
-            f"{whose} {queries:,} queries: "
-            + (f"they show differences of nDCG@10 from about {smallest:.2f} on" if smallest < 1 else "they show nothing"),
+            f"{what}, too few to show a difference in nDCG@10 below about {smallest:.2f}",
             "judge more queries for the test: " + ", ".join(f"{n:,} show {d}" for d, n in needed.items()),
             (
                 f"assumed: differences per query with a standard deviation of {_SPREAD} (0.25 to 0.35 are usual), "

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from os.path import commonprefix
 
 from m3tune.data.collection import Collection
 from m3tune.diagnose.context import Context
 from m3tune.diagnose.scripts import weight_of
 from m3tune.diagnose.wording import found, share, shown
 from m3tune.errors import excerpt
-from m3tune.types import Finding, Passage, Severity
+from m3tune.types import Finding, Passage
 
 _FEWEST = 20  # texts of a kind from which a share means something
 _COMMON = 0.3  # share of one kind from which a mark is a template of it
@@ -36,14 +35,12 @@ _Counts = tuple[Counter[_Mark], int]  # how many texts bear each mark, and how m
 
 def templates_of_positives(collection: Collection, _: Context) -> Iterator[Finding]:
     """A header, end or title that positives have and the other passages lack."""
-    positives, others = _marks_by_kind(collection)
-    yield from _template("positive-template", collection, positives, others, ("positives", "other passages"))
+    yield from _template("positive-template", collection, True)
 
 
 def templates_of_others(collection: Collection, _: Context) -> Iterator[Finding]:
     """A header, end or title that the other passages have and positives lack."""
-    positives, others = _marks_by_kind(collection)
-    yield from _template("corpus-template", collection, others, positives, ("other passages", "positives"))
+    yield from _template("corpus-template", collection, False)
 
 
 def prompts_in_queries(collection: Collection, _: Context) -> Iterator[Finding]:
@@ -86,7 +83,7 @@ def _marks_by_kind(collection: Collection) -> tuple[_Counts, _Counts]:
 
 
 def _marks(passage: Passage) -> set[_Mark]:
-    """What a text could have from a template, digits made equal: beginnings, ends, labels of its first lines, a title."""
+    """What a text could have from a template, digits made equal: beginning, end, labels, a title."""
     text = passage.text.strip()
     head, tail = _masked(text[: _LENGTHS[-1]]), _masked(text[-_LENGTHS[-1] :])
     marks = {f"the beginning {excerpt(head[:size])}" for size in _LENGTHS if len(text) > size}
@@ -101,38 +98,43 @@ def _masked(text: str) -> str:
     return _DIGITS.sub("0", text)
 
 
-def _template(
-    code: str, collection: Collection, bearing: _Counts, lacking: _Counts, kinds: tuple[str, str]
-) -> Iterator[Finding]:
+def _template(code: str, collection: Collection, of_positives: bool) -> Iterator[Finding]:
+    kinds = dict(zip((True, False), _marks_by_kind(collection), strict=True))
+    bearing, lacking = kinds[of_positives], kinds[not of_positives]
+    mark = _telling_mark(bearing, lacking)
+    # Where one kind has a header, the plain beginnings of the other may look like one: the longer mark is the header.
+    opposite = _telling_mark(lacking, bearing)
+    if not mark or (opposite and (len(opposite), of_positives) > (len(mark), not of_positives)):
+        return
     (marks, total), (others, other_total) = bearing, lacking
-    if min(total, other_total) < _FEWEST:
-        return
-    telling = {
-        mark: (count / total, others[mark] / other_total)
-        for mark, count in marks.items()
-        if count >= _COMMON * total and others[mark] / other_total <= _LACKING * count / total
-    }
-    if not telling:
-        return
-    # Of marks that nearly as many texts bear, the longest says most.
-    most = max(here for here, _ in telling.values())
-    mark = max((m for m, (here, _) in telling.items() if here >= 0.95 * most), key=len)
-    here, there = telling[mark]
-    severity: Severity = "error" if here >= _SURE and there <= _SURELY_LACKING else "warning"
+    here, there = marks[mark] / total, others[mark] / other_total
+    names = ("positives", "other passages") if of_positives else ("other passages", "positives")
     yield found(
         code,
-        severity,
-        kinds[0],
-        f"{share(marks[mark], total)} have {mark}, of the {kinds[1]} {share(others[mark], other_total)}",
+        "error" if here >= _SURE and there <= _SURELY_LACKING else "warning",
+        names[0],
+        f"{share(marks[mark], total)} have {mark}, of the {names[1]} {share(others[mark], other_total)}",
         "write positives, negatives and the corpus alike, as they are searched in use: all with it or all without",
-        (shown(p) for p in _bearers(collection, mark, kinds[0] == "positives")),
+        (shown(passage) for passage in _bearers(collection, mark, of_positives)),
         count=marks[mark],
         of=total,
         mark=mark,
         others=others[mark],
         of_others=other_total,
-        all_marks=sorted(telling)[:20],
     )
+
+
+def _telling_mark(bearing: _Counts, lacking: _Counts) -> _Mark:
+    """The mark that most of one kind have and nearly none of the other, the longest of such; empty where none is."""
+    (marks, total), (others, other_total) = bearing, lacking
+    if min(total, other_total) < _FEWEST:
+        return ""
+    telling = {
+        mark: count
+        for mark, count in marks.items()
+        if count >= _COMMON * total and others[mark] / other_total <= _LACKING * count / total
+    }
+    return max((mark for mark, count in telling.items() if count >= 0.95 * max(telling.values())), key=len, default="")
 
 
 def _bearers(collection: Collection, mark: _Mark, relevant: bool) -> Iterable[Passage]:
@@ -157,4 +159,5 @@ def _shared_beginning(texts: Sequence[str]) -> tuple[str, int]:
 
 def _usual_prefix(texts: Sequence[str]) -> str:
     """What all the texts begin with."""
-    return commonprefix([min(texts), max(texts)])
+    first, last = min(texts), max(texts)  # what these share, all in between share
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from m3tune.data.collection import Collection
 from m3tune.diagnose.context import Context
 from m3tune.diagnose.scripts import weight_of
 from m3tune.diagnose.wording import EXAMPLES, found, share, shown
+from m3tune.errors import excerpt
 from m3tune.types import Finding, Passage, Query, Severity, Side
 
 _TINY: Mapping[Side, int] = {"query": 4, "passage": 12}  # letters, see `weight_of`: a word, three words
+_SEEN_CHARACTERS = 200  # of a text, to tell whether it is tiny
 _RARE = 0.01  # share from which something wrong with texts is more than a note
 _CUT = 0.05  # the same for texts that are longer than the encoder reads
 # U+FFFD stands where a decoder gave up; the others are UTF-8 read as Latin-1 or Windows-1252.
@@ -49,9 +51,7 @@ def tiny_texts(collection: Collection, _: Context) -> Iterator[Finding]:
     """Texts too short to say anything; the empty ones have a finding of their own."""
     for side, records in _sides(collection):
         least = _TINY[side]
-        count, examples = _matching(
-            records, lambda record, least=least: _has_content(_whole(record)) and weight_of(_whole(record)[:200]) < least
-        )
+        count, examples = _matching(records, _tiny_under(least))
         if count:
             yield found(
                 "tiny-text",
@@ -69,7 +69,7 @@ def tiny_texts(collection: Collection, _: Context) -> Iterator[Finding]:
 def garbled_texts(collection: Collection, _: Context) -> Iterator[Finding]:
     """Texts that were decoded with the wrong encoding."""
     for side, records in _sides(collection):
-        count, examples = _matching(records, lambda record: _GARBLED.search(_whole(record)) is not None)
+        count, examples = _matching(records, lambda record: _GARBLED.search(_whole(record)) is not None, _around)
         if count:
             yield found(
                 "garbled-text",
@@ -90,8 +90,9 @@ def cut_texts(collection: Collection, context: Context) -> Iterator[Finding]:
         if len(cut):
             covering = covering_tokens(lengths.tokens)
             rows = set(cut[:EXAMPLES].tolist())
-            records: _Records = collection.queries if side == "query" else collection.passages
-            some = (f"{shown(r)} ({lengths.tokens[i]:,} tokens)" for i, r in enumerate(records.values()) if i in rows)
+            values = (collection.queries if side == "query" else collection.passages).values()
+            texts: Iterable[Query | Passage] = values
+            some = (f"{shown(text)} ({lengths.tokens[i]:,} tokens)" for i, text in enumerate(texts) if i in rows)
             yield found(
                 "truncated-text",
                 "warning" if len(cut) >= _CUT * len(lengths.tokens) else "note",
@@ -168,14 +169,27 @@ def _has_content(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
-def _matching(records: _Records, condition: Callable[[Query | Passage], bool]) -> tuple[int, list[str]]:
+def _around(record: Query | Passage) -> str:
+    """A garbled text from shortly before the place."""
+    text = _whole(record)
+    match = _GARBLED.search(text)
+    return f"{record.id}: … {excerpt(text[max(0, match.start() - 30) :] if match else text)}"
+
+
+def _tiny_under(least: int) -> Callable[[Query | Passage], bool]:
+    return lambda record: 0 < weight_of(_whole(record)[:_SEEN_CHARACTERS]) < least
+
+
+def _matching(
+    records: _Records, condition: Callable[[Query | Passage], bool], example: Callable[[Query | Passage], str] = shown
+) -> tuple[int, list[str]]:
     """How many records meet the condition, and the first of them as examples."""
     count, examples = 0, list[str]()
     for record in records.values():
         if condition(record):
             count += 1
             if len(examples) < EXAMPLES:
-                examples.append(shown(record))
+                examples.append(example(record))
     return count, examples
 
 

@@ -41,7 +41,8 @@ def token_lengths(collection: Collection, config: ModelConfig) -> Mapping[Side, 
     passages = (settings.passage_prompt + passage.full_text for passage in collection.passages.values())
     with track("counting tokens", len(collection.queries) + len(collection.passages)) as advance:
         counts: dict[Side, list[int]] = {"query": [], "passage": []}
-        for side, texts in (("query", queries), ("passage", passages)):
+        sides: tuple[tuple[Side, Iterable[str]], ...] = (("query", queries), ("passage", passages))
+        for side, texts in sides:
             for chunk in _chunks(texts):
                 counts[side] += _count(rust, chunk)
                 advance(len(chunk))
