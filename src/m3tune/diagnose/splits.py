@@ -53,14 +53,16 @@ def near_leaked_queries(collection: Collection, context: Context) -> Iterator[Fi
 
 def shared_passages(collection: Collection, context: Context) -> Iterator[Finding]:
     """Relevant passages that two splits have in common: legitimate for new questions over the same corpus."""
-    passage_of, first_of = collection.canonical_passage, context.near_passages.first_of
+    query_of, passage_of = collection.canonical_query, collection.canonical_passage
+    first_of = context.near_passages.first_of
     relevant = {
         split: {q: {first_of(passage_of[p]) for p in collection.positives.get(q, ())} for q in members}
         for split, members in collection.splits.items()
     }
     for first, second in itertools.combinations(collection.splits, 2):
         seen = set[str]().union(*relevant[first].values())
-        sharing = [query_id for query_id, passages in relevant[second].items() if passages & seen]
+        leaked = {query_of[query_id] for query_id in relevant[first]}  # these have a finding of their own
+        sharing = [q for q, passages in relevant[second].items() if passages & seen and query_of[q] not in leaked]
         if sharing:
             total = len(relevant[second])
             yield found(
