@@ -71,7 +71,7 @@ def measure(source: Path, target: Path) -> None:
                 "seconds": time.monotonic() - started,
                 "seconds_reading": marks[0][1] - started,
                 "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-                "nearly_the_same": len(prepared.similar.passages),
+                "nearly_the_same": len(prepared.similar.passages.first),
                 "train": len(prepared.split.train),
                 "dev": len(prepared.split.dev),
                 "test": len(prepared.split.test),

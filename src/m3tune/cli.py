@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from m3tune import __version__
-from m3tune.errors import M3TuneError
+from m3tune.errors import M3TuneError, RecipeError
 
 FINE, NOT_GOOD_ENOUGH, USER_ERROR, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -38,6 +38,11 @@ err = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of text.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay over the recipe, e.g. train.epochs=1.")
+]
+Source = Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
 ]
 
 
@@ -84,15 +89,71 @@ def init(
 
 
 @app.command()
+def check(
+    data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
+    source: Source = "auto",
+    columns: Columns = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Count tokens as this model does: a folder or Hub id.")
+    ] = None,
+    query_max_tokens: Annotated[
+        int | None, typer.Option("--query-max-tokens", min=4, help="Where queries are cut.", show_default="the model's")
+    ] = None,
+    passage_max_tokens: Annotated[
+        int | None,
+        typer.Option("--passage-max-tokens", min=4, help="Where passages are cut.", show_default="the model's"),
+    ] = None,
+    fixed: Annotated[
+        Path | None, typer.Option("--fix", metavar="OUT", help="Write a repaired copy, and say what was done.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FORMAT", help="The format of OUT.", show_default="that of IN")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with your data, with a fix for each finding; 1 where there is an error or a warning.
+
+    Example: m3tune check questions.json --model BAAI/bge-m3 --passage-max-tokens 512
+    """
+    from m3tune.data import intake, write
+    from m3tune.data.pairs import parse_columns
+    from m3tune.diagnose.check import examine
+    from m3tune.diagnose.fix import check_fix, fix
+    from m3tune.recipe import ModelConfig
+    from m3tune.report.findings import print_check, print_fixed
+
+    if model is None and (query_max_tokens or passage_max_tokens):
+        raise RecipeError("a limit in tokens needs a tokenizer", where="--model", fix="name the model")
+    if to is not None and fixed is None:
+        raise RecipeError("--to is the format of a repaired copy", where="--to", fix="say --fix OUT, or leave it out")
+    limits = {"query_max_tokens": query_max_tokens, "passage_max_tokens": passage_max_tokens}
+    config = None if model is None else ModelConfig(path=model, **limits)
+    roles = parse_columns(columns or [])
+    target = None if fixed is None else check_fix(data, source, bool(roles), fixed, to)
+    with _progress(as_json):
+        examination = examine(data, source, roles, config)
+        result = None if fixed is None or target is None else fix(examination, fixed, target, config)
+    _say(as_json)(examination.why)
+    facts = examination.as_json()
+    if as_json:
+        _print_json(facts | ({} if result is None else {"fix": result.as_json()}))
+    else:
+        print_check(out, intake.in_words(facts["account"]), facts, examination.findings)
+        if result is not None:
+            print_fixed(
+                out, result.as_json(), result.remaining, write.in_words(result.written, result.path, result.format)
+            )
+    left = examination.findings if result is None else result.remaining
+    raise typer.Exit(NOT_GOOD_ENOUGH if any(finding.severity != "note" for finding in left) else FINE)
+
+
+@app.command()
 def convert(
     data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz by its name.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding or beir.")],
-    source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
-    columns: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
-    ] = None,
+    source: Source = "auto",
+    columns: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Write data in another format, and say what that format cannot hold.

@@ -190,7 +190,7 @@ def compare_evaluations(
 ) -> Comparison:
     """Two evaluations over the same queries of `collection`, clustered by relevant passages that they share."""
     qrels = collection.qrels(next(iter(base.per_query.values())))
-    return compare(base.per_query, tuned.per_query, document_groups(qrels, similar.passages), config)
+    return compare(base.per_query, tuned.per_query, document_groups(qrels, similar.passages.first), config)
 
 
 def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:

@@ -6,20 +6,25 @@ The directory is what every later stage reads. It is made anew when a byte of th
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from m3tune import __version__
-from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, writing
+from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_json, writing
 from m3tune.data.collection import Collection
 from m3tune.data.intake import Intake, in_words
-from m3tune.data.prepared import REJECTED, STAGE, Prepared, is_prepared, load_prepared, save_prepared
+from m3tune.data.prepared import FINDINGS, REJECTED, STAGE, Prepared, is_prepared, load_prepared, save_prepared
 from m3tune.data.read import read_collection
 from m3tune.data.similar import Similar, exact_copies, find_similar
 from m3tune.data.split import split_queries
+from m3tune.diagnose.check import context_of
+from m3tune.diagnose.registry import findings_of
 from m3tune.paths import resolve_path
 from m3tune.recipe import DataConfig
+from m3tune.report.findings import summary
 
 Say = Callable[[str], None]
 
@@ -67,8 +72,11 @@ def _made(config: DataConfig, directory: Path, key: StageKey, say: Say) -> Prepa
     with writing(directory, key) as (partial, counts):
         save_prepared(partial, collection, similar, split)
         intake.save_rejected(partial / REJECTED)
+        findings = findings_of(collection, context_of(collection, intake, similar))
+        write_json(partial / FINDINGS, [asdict(finding) for finding in findings])
         counts |= {"records": intake.counts(), "ignored": dict(intake.ignored)}
         counts |= _sizes(collection, similar) | split_counts
+    say(f"checked: {summary(findings)}" + (f"; m3tune check {config.path} says more" if findings else ""))
     return Prepared(collection, similar, split, key.fingerprint)
 
 
@@ -77,6 +85,9 @@ def _taken_over(place: Path, directory: Path, key: StageKey) -> Prepared:
     source = load_prepared(place)
     with writing(directory, key) as (partial, counts):
         save_prepared(partial, source.collection, source.similar, source.split)
+        for name in (FINDINGS, REJECTED):
+            if (place / name).is_file():
+                shutil.copyfile(place / name, partial / name)
         counts |= read_json(place / MANIFEST)["counts"]
     return Prepared(source.collection, source.similar, source.split, key.fingerprint)
 
@@ -86,6 +97,6 @@ def _sizes(collection: Collection, similar: Similar) -> dict[str, Any]:
         "passages": len(collection.passages),
         "judgments": len(collection.judgments),
         "negatives": len(collection.negatives),
-        "passages_nearly_the_same_as_another": len(similar.passages),
-        "queries_nearly_the_same_as_another": len(similar.queries),
+        "passages_nearly_the_same_as_another": len(similar.passages.first),
+        "queries_nearly_the_same_as_another": len(similar.queries.first),
     }

@@ -42,7 +42,7 @@ def features_of(collection: Collection, query_ids: Sequence[str]) -> Features:
         "positives": [len(ids) for ids in positives],
     }
     labels = {
-        "script": [script_of(text) for text in texts],
+        "script": [script_of(text) or "none" for text in texts],
         "set": [set_of.get(query_id, "none") for query_id in query_ids],
     }
     return Features(

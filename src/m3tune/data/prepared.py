@@ -8,13 +8,14 @@ from pathlib import Path
 from m3tune.artifact import MANIFEST, read_json, write_json
 from m3tune.data.balance import balance_table, features_of
 from m3tune.data.collection import Collection
-from m3tune.data.similar import Similar
+from m3tune.data.similar import NearCopies, Similar
 from m3tune.data.store import load_collection, save_collection
 from m3tune.types import Split
 
 STAGE = "prepare"
 REJECTED = "rejected.jsonl"
 BALANCE = "balance.json"
+FINDINGS = "findings.json"
 
 _SIDES = ("train", "dev", "test")
 
@@ -50,7 +51,7 @@ def load_prepared(folder: Path) -> Prepared:
     similar = read_json(folder / "similar.json")
     return Prepared(
         load_collection(folder),
-        Similar(similar["passages"], similar["queries"]),
+        Similar(*(NearCopies(of["first"], tuple(map(tuple, of["pairs"]))) for of in similar.values())),
         load_split(folder),
         read_json(folder / MANIFEST)["fingerprint"],
     )

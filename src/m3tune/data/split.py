@@ -53,7 +53,7 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
         )
     sides, counts = _given_sides(collection, judged)
     documents = connected_groups({q: list(_shared_keys(collection, similar, q)) for q in judged})
-    questions = connected_groups({q: [similar.query(q)] for q in judged})
+    questions = connected_groups({q: [similar.queries.first_of(q)] for q in judged})
     protocol = _protocol_of(collection, similar, sides, config)
     group_of = documents if protocol == "new documents" else questions
     shares = {"test": config.test, "dev": config.dev}
@@ -84,9 +84,9 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
 
 def _shared_keys(collection: Collection, similar: Similar, query_id: str) -> Iterator[tuple[str, str]]:
     """What a query must not share with one of another side under the protocol "new documents"."""
-    yield "query", similar.query(query_id)
+    yield "query", similar.queries.first_of(query_id)
     for passage_id in collection.positives[query_id]:
-        yield "passage", similar.passage(passage_id)
+        yield "passage", similar.passages.first_of(passage_id)
         document = collection.passages[passage_id].document
         if document:
             yield "document", document
@@ -96,8 +96,8 @@ def _protocol_of(collection: Collection, similar: Similar, sides: _Sides, config
     """The protocol of the recipe, or for auto that of the splits the data brings."""
     if config.protocol != "auto":
         return config.protocol
-    seen = {similar.passage(p) for query_id in sides["train"] for p in collection.positives[query_id]}
-    shared = sum(any(similar.passage(p) in seen for p in collection.positives[q]) for q in sides["test"])
+    seen = {similar.passages.first_of(p) for query_id in sides["train"] for p in collection.positives[query_id]}
+    shared = sum(any(similar.passages.first_of(p) in seen for p in collection.positives[q]) for q in sides["test"])
     return "new questions" if shared > _SHARED_BY_CHANCE * len(sides["test"]) else "new documents"
 
 

@@ -86,9 +86,26 @@ def queries_needed(differences: Floats, clusters: Integers, power: float = 0.8, 
         return None
     residuals = sums - observed * sizes
     standard_error = np.sqrt(groups / (groups - 1) * (residuals @ residuals)) / queries
+    return queries_to_show(observed, standard_error * np.sqrt(queries), power, level)
+
+
+def queries_to_show(difference: float, deviation: float, power: float = 0.8, level: float = 0.95) -> int:
+    """How many independent queries show a mean difference at `level` with probability `power`.
+
+    `deviation` is the standard deviation of the differences of single queries. Normal approximation.
+    """
+    return max(1, int(np.ceil((_standard_errors(power, level) * deviation / difference) ** 2)))
+
+
+def smallest_shown(queries: int, deviation: float, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest mean difference that so many independent queries show; the inverse of `queries_to_show`."""
+    return float(_standard_errors(power, level) * deviation / np.sqrt(queries))
+
+
+def _standard_errors(power: float, level: float) -> float:
+    """How many standard errors a difference must have."""
     normal = NormalDist()
-    standard_errors_needed = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
-    return max(1, int(np.ceil(queries * (standard_errors_needed * standard_error / observed) ** 2)))
+    return normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
 
 
 def _totals(differences: Floats, clusters: Integers) -> tuple[Floats, Floats]:

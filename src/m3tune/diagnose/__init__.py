@@ -1,0 +1,1 @@
+"""Rules over artefacts: what is wrong with data, as findings with stable codes and a page each."""
