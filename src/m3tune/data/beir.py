@@ -34,13 +34,17 @@ def read_beir(folder: Path, intake: Intake) -> Collection:
     queries, passages = Table(Query), Table(Passage)
 
     def add_query(row: dict[str, Any], where: str) -> bool:
-        intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
-        return queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        is_new = queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        if len(row) > 2:
+            intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
+        return is_new
 
     def add_passage(row: dict[str, Any], where: str) -> bool:
-        intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
         title = "" if row.get("title") is None else string_at(row, "title", where)
-        return passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        is_new = passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        if len(row) > 2:
+            intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
+        return is_new
 
     intake.take("query", read_json_lines(_file(folder, "queries.jsonl")), add_query)
     intake.take("passage", read_json_lines(_file(folder, "corpus.jsonl")), add_passage)
