@@ -86,7 +86,9 @@ def init(
 @app.command()
 def convert(
     data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz and .zst by its name.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz and .zst by its name.")
+    ],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding, beir or pairs.")],
     source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
     columns: Annotated[
