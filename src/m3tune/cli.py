@@ -116,7 +116,7 @@ def check(
     Example: m3tune check questions.json --model BAAI/bge-m3 --passage-max-tokens 512
     """
     from m3tune.data import intake, write
-    from m3tune.data.pairs import parse_columns
+    from m3tune.data.columns import parse_columns
     from m3tune.diagnose.check import examine
     from m3tune.diagnose.fix import check_fix, fix
     from m3tune.recipe import ModelConfig
@@ -150,8 +150,10 @@ def check(
 @app.command()
 def convert(
     data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz by its name.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding or beir.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz and .zst by its name.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding, beir or pairs.")],
     source: Source = "auto",
     columns: Columns = None,
     as_json: Json = False,
@@ -160,7 +162,7 @@ def convert(
 
     Example: m3tune convert questions.json rows.jsonl --to flagembedding
     """
-    from m3tune.data.pairs import parse_columns
+    from m3tune.data.columns import parse_columns
     from m3tune.data.read import read_collection
     from m3tune.data.write import check_target, in_words, write_collection
 
@@ -197,7 +199,7 @@ def prepare(
     Example: m3tune prepare questions.json prepared --set data.test=0.3
     """
     from m3tune.artifact import MANIFEST, read_json
-    from m3tune.data.pairs import parse_columns
+    from m3tune.data.columns import parse_columns
     from m3tune.data.prepared import BALANCE
     from m3tune.preparation import prepare
     from m3tune.recipe import build_recipe

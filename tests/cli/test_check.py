@@ -95,7 +95,6 @@ def test_fix_can_write_another_format(checks, tmp_path):
     "arguments, said",
     [
         (["rows.jsonl", "--fix", "rows.jsonl"], "rows.jsonl: this exists already"),
-        (["faq.csv", "--fix", "x.csv"], "pairs data is read but not written"),
         (["rows.jsonl", "--to", "beir"], "--to: --to is the format of a repaired copy"),
         (["rows.jsonl", "--query-max-tokens", "64"], "--model: a limit in tokens needs a tokenizer"),
         (["row.jsonl"], "rows.jsonl?"),

@@ -18,6 +18,8 @@ from m3tune.types import Judgment, Passage, Query
 LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain, .gz or .zst"
 _SPLIT_OF_FILE = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 _SPLITS = ("train", "dev", "test")
+_QUERY_KEYS = frozenset(("_id", "text"))
+_PASSAGE_KEYS = frozenset(("_id", "text", "title"))
 _HEADER = ["query-id", "corpus-id", "score"]
 # Nine digits fit every integer type that a grade is stored in; ".0" is what pandas writes.
 _GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
@@ -34,13 +36,17 @@ def read_beir(folder: Path, intake: Intake) -> Collection:
     queries, passages = Table(Query), Table(Passage)
 
     def add_query(row: dict[str, Any], where: str) -> bool:
-        intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
-        return queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        is_new = queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        if not row.keys() <= _QUERY_KEYS:
+            intake.ignore(f"key {key!r} of a query" for key in row if key not in _QUERY_KEYS)
+        return is_new
 
     def add_passage(row: dict[str, Any], where: str) -> bool:
-        intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
         title = "" if row.get("title") is None else string_at(row, "title", where)
-        return passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        is_new = passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        if not row.keys() <= _PASSAGE_KEYS:
+            intake.ignore(f"key {key!r} of a passage" for key in row if key not in _PASSAGE_KEYS)
+        return is_new
 
     intake.take("query", read_json_lines(_file(folder, "queries.jsonl")), add_query)
     intake.take("passage", read_json_lines(_file(folder, "corpus.jsonl")), add_passage)

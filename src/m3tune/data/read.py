@@ -8,7 +8,8 @@ from typing import Any
 
 from m3tune.data import beir, flagembedding, llamaindex, pairs
 from m3tune.data.collection import Collection
-from m3tune.data.files import find_file, open_text
+from m3tune.data.columns import fits
+from m3tune.data.files import find_file, read_lines
 from m3tune.data.intake import Intake, first_value
 from m3tune.data.rows import read_json, read_json_lines
 from m3tune.data.tables import TABLES, table_rows
@@ -125,15 +126,14 @@ def _format_of_keys(keys: Mapping[str, Any]) -> str | None:
         return "flagembedding"
     if all(key in keys for key in llamaindex.KEYS):
         return "llamaindex"
-    return "pairs" if pairs.fits(keys) else None
+    return "pairs" if fits(keys) else None
 
 
 def _keys(file: Path) -> Mapping[str, Any]:
     """The first row of a table or line's object, or the one that an indented `.json` file is. Raises DataError."""
     if file.name.endswith(TABLES):
         return first_value(table_rows(file))
-    with open_text(file) as lines:
-        first = next((line.strip() for line in lines if line.strip()), "")
+    first = next((line.text.strip() for line in read_lines(file) if line.text.strip()), "")
     if ".json" in file.suffixes and first.startswith("{") and not first.endswith("}"):
         return read_json(file)
     return first_value(read_json_lines(file))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -33,6 +32,7 @@ class Table(Mapping[str, Record], Generic[Record]):
         self._rows: dict[str, int] = {}
         self._newest: list[Record] = []
         self._files: list[Path] = []
+        self._blocks: list[pa.RecordBatch] = []  # of these files, mapped and not in memory
         self._folder: Path | None = None
         for record in records:
             self.add(record, "")
@@ -53,12 +53,7 @@ class Table(Mapping[str, Record], Generic[Record]):
             return True
         first = self[record.id]
         if first != record:
-            raise DataError(
-                f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
-                where=where,
-                fix="give every text an id of its own",
-                reason="two-texts-for-one-id",
-            )
+            raise two_texts(first, record, where)
         return False
 
     def __getitem__(self, id_: str) -> Record:
@@ -88,9 +83,9 @@ class Table(Mapping[str, Record], Generic[Record]):
 
     def _at(self, row: int) -> Record:
         block, offset = divmod(row, self._block)
-        if block == len(self._files):
+        if block == len(self._blocks):
             return self._newest[offset]
-        return self._kind(*(column[offset].as_py() for column in _mapped(self._files[block]).columns))
+        return self._kind(*(column[offset].as_py() for column in self._blocks[block].columns))
 
     def _spill(self) -> None:
         if self._folder is None:
@@ -101,15 +96,24 @@ class Table(Mapping[str, Record], Generic[Record]):
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
         self._files.append(file)
+        self._blocks.append(pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0))
         self._newest = []
+
+
+def two_texts(first: Query | Passage, second: Query | Passage, where: str) -> DataError:
+    """The error for two records that have one id and are not the same; shows the first field in which they differ."""
+    names = [field.name for field in fields(first) if field.name != "text"]
+    name = next((n for n in ("text", *names) if getattr(first, n) != getattr(second, n)), "text")
+    shown = [excerpt(getattr(record, name)) for record in (first, second)]
+    return DataError(
+        f"the id {excerpt(first.id)} has two {name}s: {shown[0]} and {shown[1]}",
+        where=where,
+        fix="give every text an id of its own",
+        reason="two-texts-for-one-id",
+    )
 
 
 def schema_of(kind: type[Query] | type[Passage]) -> pa.Schema:
     """A column a field, in the order of the constructor; all of them are texts."""
     # large_string: the texts of one column may exceed the 2 GiB that 32-bit offsets reach.
     return pa.schema([(field.name, pa.large_string()) for field in fields(kind)])
-
-
-@lru_cache(maxsize=64)
-def _mapped(file: Path) -> pa.RecordBatch:
-    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
