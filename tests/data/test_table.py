@@ -20,7 +20,7 @@ def place(tmp_path, monkeypatch):
 
 
 def files(place: Path) -> list[str]:
-    return sorted(file.name for file in place.glob("m3tune-table-*/*"))
+    return sorted(file.name for file in place.glob("m3tune-*/*"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 10])
