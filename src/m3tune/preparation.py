@@ -24,6 +24,7 @@ from m3tune.diagnose.check import context_of
 from m3tune.diagnose.registry import findings_of
 from m3tune.paths import resolve_path
 from m3tune.recipe import DataConfig
+from m3tune.report.data_page import write_data_page
 from m3tune.report.findings import summary
 
 Say = Callable[[str], None]
@@ -76,6 +77,7 @@ def _made(config: DataConfig, directory: Path, key: StageKey, say: Say) -> Prepa
         write_json(partial / FINDINGS, [asdict(finding) for finding in findings])
         counts |= {"records": intake.counts(), "ignored": dict(intake.ignored)}
         counts |= _sizes(collection, similar) | split_counts
+    write_data_page(directory)
     say(f"checked: {summary(findings)}" + (f"; m3tune check {config.path} says more" if findings else ""))
     return Prepared(collection, similar, split, key.fingerprint)
 
@@ -89,6 +91,7 @@ def _taken_over(place: Path, directory: Path, key: StageKey) -> Prepared:
             if (place / name).is_file():
                 shutil.copyfile(place / name, partial / name)
         counts |= read_json(place / MANIFEST)["counts"]
+    write_data_page(directory)
     return Prepared(source.collection, source.similar, source.split, key.fingerprint)
 
 

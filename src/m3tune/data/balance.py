@@ -83,6 +83,8 @@ def balance_table(features: Features, sides: Mapping[str, frozenset[str]]) -> li
         row["tests"] = {s: _ks(values[members[s]], values[members[first]]) for s in others}
         rows.append(row)
     for name, (index, labels) in features.labels.items():
+        if len(labels) < 2:
+            continue  # nothing in which sides could differ
         counts = {side: np.bincount(index[inside], minlength=len(labels)) for side, inside in members.items()}
         frequent = np.argsort(-sum(counts.values()), kind="stable")[:_SHOWN_LABELS]
         row = {"feature": name}

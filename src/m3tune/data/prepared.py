@@ -8,6 +8,7 @@ from pathlib import Path
 from m3tune.artifact import MANIFEST, read_json, write_json
 from m3tune.data.balance import balance_table, features_of
 from m3tune.data.collection import Collection
+from m3tune.data.lengths import histogram
 from m3tune.data.similar import NearCopies, Similar
 from m3tune.data.store import load_collection, save_collection
 from m3tune.types import Split
@@ -16,6 +17,7 @@ STAGE = "prepare"
 REJECTED = "rejected.jsonl"
 BALANCE = "balance.json"
 FINDINGS = "findings.json"
+LENGTHS = "lengths.json"
 
 _SIDES = ("train", "dev", "test")
 
@@ -37,13 +39,18 @@ def is_prepared(folder: Path) -> bool:
 
 
 def save_prepared(folder: Path, collection: Collection, similar: Similar, split: Split) -> None:
-    """Write everything but the manifest, with a table that compares the sides of the split."""
+    """Write everything but the manifest, with what compares the sides of the split and how long texts are."""
     save_collection(collection, folder)
     write_json(folder / "similar.json", asdict(similar))
     write_json(folder / "split.json", asdict(split))
     sides = {side: frozenset(getattr(split, side)) for side in _SIDES}
     features = features_of(collection, [*split.train, *split.dev, *split.test])
     write_json(folder / BALANCE, balance_table(features, sides))
+    lengths = {
+        "queries": histogram(len(query.text) for query in collection.queries.values()),
+        "passages": histogram(len(passage.full_text) for passage in collection.passages.values()),
+    }
+    write_json(folder / LENGTHS, lengths)
 
 
 def load_prepared(folder: Path) -> Prepared:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Point = Sequence[float]
 """x and y."""
@@ -15,6 +15,7 @@ Place = Callable[[float, float], tuple[float, float]]
 
 _WIDTH, _HEIGHT = 400, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 42
+_MOST_LABELS = 6
 _MOST_POINTS = 400  # more than this are averaged in runs of neighbours
 
 _FOREST_WIDTH, _FOREST_ROW, _FOREST_SIDE, _FOREST_AXIS = 370, 46, 12, 42
@@ -108,6 +109,33 @@ def forest_plot(intervals: Sequence[Interval], *, title: str, x_label: str) -> s
         parts += _forest_row(row, top, at(row.low), at(row.difference), at(row.high))
     description = f"{title}: " + "; ".join(f"{row.label} {row.words}" for row in intervals)
     return _svg(_FOREST_WIDTH, bottom + _FOREST_AXIS, description, parts)
+
+
+def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:
+    """Bars for `data.lengths.histogram`; bins are drawn equally wide, so that the axis is about logarithmic."""
+    counts, edges = histogram["counts"], histogram["edges"]
+    bottom, left, right = _HEIGHT - _BOTTOM, _LEFT, _WIDTH - _RIGHT
+    width = (right - left) / len(counts)
+    y_ticks = [tick for tick in nice_ticks(0, max(counts)) if tick.is_integer()]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return round(left + x * width, 1), round(bottom - y / y_ticks[-1] * (bottom - _TOP), 1)
+
+    parts = _grid(at, [], y_ticks, 0)
+    for number, count in enumerate(counts):
+        x, y = at(number, count)
+        words = f"{count:,} of {edges[number]:,} to {edges[number + 1] - 1:,}"
+        parts.append(
+            f'<rect class="bar" x="{x}" y="{y}" width="{max(width - 1, 0.5):.1f}" height="{round(bottom - y, 1)}">'
+            f"<title>{words}</title></rect>"
+        )
+    for number in range(0, len(edges), max(1, -(-len(edges) // _MOST_LABELS))):
+        x = at(number, 0)[0]
+        parts.append(f'<text class="axis" x="{x}" y="{bottom + 17}" text-anchor="middle">{edges[number]:,}</text>')
+    parts.append(
+        f'<text class="axis" x="{(left + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">characters</text>'
+    )
+    return _svg(_WIDTH, _HEIGHT, f"{title}: lengths from 0 to {histogram['longest']:,} characters", parts)
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -26,40 +26,54 @@ def write_report(run_folder: Path) -> Path:
     data = gather(run_folder)
     write_json(run_folder / "report.json", data)
     page = run_folder / "report.html"
-    beside = page.with_name(page.name + ".partial")
-    beside.write_text(render(data), encoding="utf-8")
-    os.replace(beside, page)
+    write_page(page, render(data))
     return page
 
 
-def render(data: Mapping[str, Any]) -> str:
-    """The page of what `gather` returned."""
-    environment = Environment(
+def write_page(page: Path, text: str) -> None:
+    """Write a page, whole or not at all."""
+    beside = page.with_name(page.name + ".partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, page)
+
+
+def environment() -> Environment:
+    """Where templates are, and the words that they use."""
+    made = Environment(
         loader=PackageLoader("m3tune.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": words.number,
         "signed": words.signed,
         "interval": words.interval,
         "p_value": words.p_value,
         "rank": words.rank,
         "duration": words.duration,
+        "summary": words.summary,
         "cut": cut,
     }
-    template = environment.get_template(_TEMPLATE)
-    return template.render(
-        data=data,
-        verdict=data["verdict"],
-        headline=words.headline(data),
-        meaning=words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
-        next_step=words.next_step(data),
-        words_win=words.words_win(data),
-        delivered=words.delivered(data),
-        charts={name: Markup(svg) for name, svg in _charts(data).items()},
+    return made
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The page of what `gather` returned."""
+    return (
+        environment()
+        .get_template(_TEMPLATE)
+        .render(
+            data=data,
+            verdict=data["verdict"],
+            headline=words.headline(data),
+            meaning=words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
+            next_step=words.next_step(data),
+            words_win=words.words_win(data),
+            delivered=words.delivered(data),
+            charts={name: Markup(svg) for name, svg in _charts(data).items()},
+        )
     )
 
 

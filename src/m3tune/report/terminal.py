@@ -96,13 +96,17 @@ def print_prepared(
     for line in words.shared_between_sides(counts):
         _print_line(console, line)
     _print_line(console, f"prepared {folder}")
+    _print_line(console, f"page     {folder / 'data.html'}")
 
 
 def _table(columns: Sequence[str], names: int = 1) -> Table:
     """A table whose first columns are `names` and whose other columns are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if number < names else "right", no_wrap=number >= names)
+        is_name = number < names
+        table.add_column(
+            Text(column), justify="left" if is_name else "right", no_wrap=not is_name, min_width=len(column) * is_name
+        )
     return table
 
 

@@ -186,13 +186,16 @@ _NEXT_STEPS = {
 }
 
 
-TESTED = "p: Kolmogorov-Smirnov test of numbers, chi squared of shares, against train; small where a side is different"
+TESTED = (
+    "Median (90th percentile), or shares. p: Kolmogorov-Smirnov test of numbers, chi squared test of shares, against "
+    "train; small where a side is different"
+)
 
 
 def summary(of_side: Mapping[str, float]) -> str:
-    """One cell of the table that compares the sides of a split: median and 90th percentile, or shares."""
+    """One cell of the table that compares the sides of a split: median (90th percentile), or shares."""
     if "median" in of_side:
-        return f"{of_side['median']:,.4g} (90 %: {of_side['p90']:,.4g})"
+        return f"{of_side['median']:,.0f} ({of_side['p90']:,.0f})"
     return ", ".join(f"{label} {share:.0%}" for label, share in of_side.items() if share)
 
 
@@ -208,3 +211,11 @@ def shared_between_sides(counts: Mapping[str, Any]) -> list[str]:
             if count := counts.get(f"{side}_{how}_{other}"):
                 lines.append(f"{count:,} of {counts[side]:,} {side} queries {what}")
     return lines
+
+
+PROTOCOLS = {
+    "new documents": "The test asks about new documents: no query of one side shares a relevant passage, or one nearly "
+    "the same, with a query of another, unless the data's own splits do.",
+    "new questions": "The test asks new questions about the same documents: no query of one side is nearly the same as "
+    "one of another, unless the data's own splits bring it, but they may share documents.",
+}
