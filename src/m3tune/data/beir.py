@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from m3tune.data.collection import Collection
 from m3tune.data.files import create_text, find_file, read_lines
 from m3tune.data.intake import Intake, Row
+from m3tune.data.qrels import SPLIT_OF_NAME, SPLITS, QrelsBuilder, check_splits
 from m3tune.data.rows import missing_key, read_json_lines, string_at, write_json_lines
-from m3tune.data.table import Table
-from m3tune.errors import DataError, excerpt, listed
-from m3tune.types import Judgment, Passage, Query
+from m3tune.errors import DataError, excerpt
+from m3tune.types import Passage, Query
 
 LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain, .gz or .zst"
-_SPLIT_OF_FILE = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
-_SPLITS = ("train", "dev", "test")
-_HEADER = ["query-id", "corpus-id", "score"]
-# Nine digits fit every integer type that a grade is stored in; ".0" is what pandas writes.
-_GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
+HEADER = ["query-id", "corpus-id", "score"]
 # What would end a field or a line of a qrels file.
 _SEPARATOR = re.compile(r"[\t\r\n]")
 
@@ -31,35 +27,38 @@ def read_beir(folder: Path, intake: Intake) -> Collection:
     Bad records go to `intake`: an id with two texts, an unknown id, a score that is none. Raises DataError for a
     missing file.
     """
-    queries, passages = Table(Query), Table(Passage)
+    queries, corpus = _file(folder, "queries.jsonl"), _file(folder, "corpus.jsonl")
+    judged = {split: _qrels_lines(file) for split, file in _qrels_files(folder).items()}
+    return collect_beir(read_json_lines(queries), read_json_lines(corpus), judged, intake)
+
+
+def collect_beir(
+    queries: Iterable[Row], corpus: Iterable[Row], qrels: Mapping[str, Iterable[Row]], intake: Intake
+) -> Collection:
+    """The collection of BEIR's tables; the rows of qrels, by split, hold the three fields of `HEADER`."""
+    builder = QrelsBuilder("queries.jsonl", "corpus.jsonl")
 
     def add_query(row: dict[str, Any], where: str) -> bool:
         intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
-        return queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        return builder.queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
 
     def add_passage(row: dict[str, Any], where: str) -> bool:
         intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
         title = "" if row.get("title") is None else string_at(row, "title", where)
-        return passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        return builder.passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
 
-    intake.take("query", read_json_lines(_file(folder, "queries.jsonl")), add_query)
-    intake.take("passage", read_json_lines(_file(folder, "corpus.jsonl")), add_passage)
+    intake.take("query", queries, add_query)
+    intake.take("passage", corpus, add_passage)
     intake.finish()  # what names a bad text would only be bad because of it
+    for split, rows in qrels.items():
+        builder.open_split(split)
 
-    judgments: dict[Judgment, None] = {}
-    splits: dict[str, tuple[str, ...]] = {}
-    for split, file in _qrels_files(folder).items():
-        members: dict[str, None] = {}
+        def add_judgment(fields: tuple[str, str, str], where: str, split: str = split) -> bool:
+            query_id, passage_id, score = fields
+            return builder.judge(query_id, passage_id, score, where, split)
 
-        def add_judgment(line: str, where: str, members: dict[str, None] = members) -> bool:
-            judgment = _judgment(line, where, queries, passages)
-            is_new = judgment not in judgments or judgment.query_id not in members
-            judgments[judgment] = members[judgment.query_id] = None
-            return is_new
-
-        intake.take("judgment", _qrels_lines(file), add_judgment)
-        splits[split] = tuple(members)
-    return Collection(queries, passages, tuple(judgments), splits=splits)
+        intake.take("judgment", rows, add_judgment)
+    return builder.collection()
 
 
 def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
@@ -82,7 +81,7 @@ def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
     lines = 0
     for split, members in splits.items():
         with create_text(folder / "qrels" / f"{split}.tsv") as file:
-            file.write("\t".join(_HEADER) + "\n")
+            file.write("\t".join(HEADER) + "\n")
             for query_id, passage_id in pairs:
                 if query_id in members:
                     file.write(f"{query_id}\t{passage_id}\t{collection.grades[query_id][passage_id]}\n")
@@ -110,10 +109,8 @@ def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
 
 def _splits_to_write(collection: Collection) -> dict[str, set[str]]:
     """Split name -> its queries; what is in no split is the train split, where the data has none."""
-    for split in collection.splits:
-        if split not in _SPLITS:
-            raise DataError(f"the split {split!r} is unknown", where="data", fix=f"known splits: {listed(_SPLITS)}")
-    splits = {split: set(collection.splits[split]) for split in _SPLITS if split in collection.splits}
+    check_splits(collection.splits)
+    splits = {split: set(collection.splits[split]) for split in SPLITS if split in collection.splits}
     rest = set(collection.grades).difference(*splits.values())
     return splits if "train" in splits or (splits and not rest) else {"train": rest} | splits
 
@@ -143,57 +140,34 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
         name, _, extension = file.name.partition(".")
-        split = _SPLIT_OF_FILE.get(name)
+        split = SPLIT_OF_NAME.get(name)
         if split is None or extension not in ("tsv", "tsv.gz", "tsv.zst"):
             raise DataError(
                 f"{file.name!r} is not the name of a split",
                 where=file,
-                fix=f"name it {', '.join(_SPLIT_OF_FILE)} with .tsv, .tsv.gz or .tsv.zst, or move it away",
+                fix=f"name it {', '.join(SPLIT_OF_NAME)} with .tsv, .tsv.gz or .tsv.zst, or move it away",
             )
         if split in found:
             raise DataError(
                 f"{found[split].name} and {file.name} are both the {split} split", where=qrels, fix="keep one of them"
             )
         found[split] = file
-    return {split: found[split] for split in _SPLITS if split in found}
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _qrels_lines(file: Path) -> Iterator[Row]:
-    """Each line that is neither blank nor the header."""
+    """The three fields of each line that is neither blank nor the header."""
     for number, line, error in read_lines(file):
-        is_header = number == 1 and [field.strip().lower().replace("_", "-") for field in line.split("\t")] == _HEADER
-        if line.strip() and not is_header:
-            yield Row(f"{file}:{number}", line, error, line)
-
-
-def _judgment(line: str, where: str, queries: Container[str], passages: Container[str]) -> Judgment:
-    fields = line.split("\t")
-    if len(fields) != len(_HEADER):
-        raise DataError(
-            f"{len(fields)} tab-separated columns and not 3: {excerpt(line.strip())}",
-            where=where,
-            fix="write query id, passage id and score, with a tab between them",
-            reason="columns",
-        )
-    query_id, passage_id, score = fields
-    for kind, name, known in (("query", query_id, queries), ("passage", passage_id, passages)):
-        if name not in known:
-            raise DataError(
-                f"the {kind} {excerpt(name)} is unknown",
+        where = f"{file}:{number}"
+        fields = line.split("\t")
+        is_header = number == 1 and [field.strip().lower().replace("_", "-") for field in fields] == HEADER
+        if not line.strip() or is_header:
+            continue
+        if not error and len(fields) != len(HEADER):
+            error = DataError(
+                f"{len(fields)} tab-separated columns and not 3: {excerpt(line.strip())}",
                 where=where,
-                fix=f"add it to {'queries' if kind == 'query' else 'corpus'}.jsonl or drop this line",
-                reason="unknown-id",
+                fix="write query id, passage id and score, with a tab between them",
+                reason="columns",
             )
-    return Judgment(query_id, passage_id, parse_grade(score, where))
-
-
-def parse_grade(score: str, where: str) -> int:
-    """A relevance grade as qrels write it. Raises DataError."""
-    if not _GRADE.fullmatch(score.strip()):
-        raise DataError(
-            f"the score {excerpt(score)} is not a whole number",
-            where=where,
-            fix="write 1 for relevant, 0 for judged and not relevant, or a higher grade",
-            reason="bad-score",
-        )
-    return int(score.strip().partition(".")[0])
+        yield Row(where, tuple(fields), error, line)
