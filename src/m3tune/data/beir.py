@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from m3tune.data.collection import Collection
-from m3tune.data.files import create_text, find_file, read_lines
+from m3tune.data.files import find_file, read_lines
 from m3tune.data.intake import Intake, Row
-from m3tune.data.qrels import SPLIT_OF_NAME, SPLITS, QrelsBuilder, check_splits
+from m3tune.data.qrels import (
+    SPLIT_OF_NAME,
+    SPLITS,
+    QrelsBuilder,
+    check_ids,
+    check_splits,
+    lost_beside_qrels,
+    write_qrels,
+)
 from m3tune.data.rows import missing_key, read_json_lines, string_at, write_json_lines
 from m3tune.errors import DataError, excerpt
 from m3tune.types import Passage, Query
@@ -68,43 +76,17 @@ def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
     Raises DataError for an id with a tab or a line break, and for a split that is none of train, dev and test.
     """
     splits = _splits_to_write(collection)
-    for id_ in (*collection.queries, *collection.passages):
-        if _SEPARATOR.search(id_):
-            raise DataError(f"the id {excerpt(id_)} holds a tab or a line break", fix="give it another id")
+    check_ids(collection, _SEPARATOR, "a tab or a line break")
     (folder / "qrels").mkdir(parents=True)
     write_json_lines(folder / "queries.jsonl", ({"_id": q.id, "text": q.text} for q in collection.queries.values()))
     write_json_lines(
         folder / "corpus.jsonl",
         ({"_id": p.id, "title": p.title, "text": p.text} for p in collection.passages.values()),
     )
-    pairs = dict.fromkeys((judgment.query_id, judgment.passage_id) for judgment in collection.judgments)
-    lines = 0
-    for split, members in splits.items():
-        with create_text(folder / "qrels" / f"{split}.tsv") as file:
-            file.write("\t".join(HEADER) + "\n")
-            for query_id, passage_id in pairs:
-                if query_id in members:
-                    file.write(f"{query_id}\t{passage_id}\t{collection.grades[query_id][passage_id]}\n")
-                    lines += 1
-    in_a_split = set[str]().union(*splits.values())
-    held = sum(query_id in in_a_split for query_id, _ in pairs)
-    return {
-        "queries": len(collection.queries),
-        "passages": len(collection.passages),
-        "judgments": held,
-        "splits": len(splits),
-        "judgments_in_several_splits": lines - held,
-        "lost_repeated_judgments": len(collection.judgments) - len(pairs),
-        "lost_judgments_in_no_split": len(pairs) - held,
-        "lost_members_of_a_split_without_a_judgment": sum(
-            query_id not in collection.grades for members in splits.values() for query_id in members
-        ),
-        "lost_negatives": len(collection.negatives),
-        "lost_scores": sum(pair.score is not None for pair in collection.pairs),
-        "lost_prompts": sum(query.prompt is not None for query in collection.queries.values()),
-        "lost_sets": len(collection.sets),
-        "lost_documents": sum(bool(passage.document) for passage in collection.passages.values()),
-    }
+    files = {folder / "qrels" / f"{split}.tsv": members for split, members in splits.items()}
+    judged = write_qrels(collection, files, "{query}\t{passage}\t{grade}", "\t".join(HEADER) + "\n")
+    texts = {"queries": len(collection.queries), "passages": len(collection.passages), "splits": len(splits)}
+    return texts | judged | lost_beside_qrels(collection)
 
 
 def _splits_to_write(collection: Collection) -> dict[str, set[str]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
 
 from m3tune.data.collection import Collection
+from m3tune.data.files import create_text
 from m3tune.data.table import Table
 from m3tune.errors import DataError, excerpt, listed
 from m3tune.types import Judgment, Passage, Query
@@ -87,3 +89,50 @@ def check_splits(names: Iterable[str]) -> None:
     for name in names:
         if name not in SPLITS:
             raise DataError(f"the split {name!r} is unknown", where="data", fix=f"known splits: {listed(SPLITS)}")
+
+
+def write_qrels(
+    collection: Collection, files: Mapping[Path, Container[str]], template: str, header: str = ""
+) -> dict[str, int]:
+    """Write each file's judgments, which are those of its queries; returns counts of what is and what is not in them.
+
+    `template` makes a line from `query`, `passage` and `grade`. A pair that is judged twice has the highest grade.
+    """
+    pairs = dict.fromkeys((judgment.query_id, judgment.passage_id) for judgment in collection.judgments)
+    lines = 0
+    for path, members in files.items():
+        with create_text(path) as file:
+            file.write(header)
+            for query_id, passage_id in pairs:
+                if query_id in members:
+                    grade = collection.grades[query_id][passage_id]
+                    file.write(template.format(query=query_id, passage=passage_id, grade=grade) + "\n")
+                    lines += 1
+    held = sum(any(query_id in members for members in files.values()) for query_id, _ in pairs)
+    return {
+        "judgments": held,
+        "judgments_in_several_splits": lines - held,
+        "lost_repeated_judgments": len(collection.judgments) - len(pairs),
+        "lost_judgments_in_no_split": len(pairs) - held,
+        "lost_members_of_a_split_without_a_judgment": sum(
+            query_id not in collection.grades for members in collection.splits.values() for query_id in set(members)
+        ),
+    }
+
+
+def lost_beside_qrels(collection: Collection) -> dict[str, int]:
+    """Counts of what neither texts by id nor qrels can hold."""
+    return {
+        "lost_negatives": len(collection.negatives),
+        "lost_scores": sum(pair.score is not None for pair in collection.pairs),
+        "lost_prompts": sum(query.prompt is not None for query in collection.queries.values()),
+        "lost_sets": len(collection.sets),
+        "lost_documents": sum(bool(passage.document) for passage in collection.passages.values()),
+    }
+
+
+def check_ids(collection: Collection, forbidden: re.Pattern[str], what: str) -> None:
+    """Raises DataError for an id that holds what no id of the format can."""
+    for id_ in (*collection.queries, *collection.passages):
+        if forbidden.search(id_):
+            raise DataError(f"the id {excerpt(id_)} holds {what}", fix="give it another id")
