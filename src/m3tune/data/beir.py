@@ -29,6 +29,12 @@ HEADER = ["query-id", "corpus-id", "score"]
 _SEPARATOR = re.compile(r"[\t\r\n]")
 
 
+def signs(folder: Path) -> list[str]:
+    """Names in a folder that make it BEIR's."""
+    found = [file.name for name in ("corpus.jsonl", "queries.jsonl") if (file := find_file(folder, name))]
+    return [*found, "qrels/"] if (folder / "qrels").is_dir() else found
+
+
 def read_beir(folder: Path, intake: Intake) -> Collection:
     """The collection in a BEIR folder, with its splits; queries without a judgment are kept.
 

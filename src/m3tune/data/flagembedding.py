@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ _LOST = (
     "lost_pairs_with_an_empty_passage",
     "lost_pairs_with_a_text_of_the_same_row",
 )
+
+
+def fits(keys: Mapping[str, Any]) -> bool:
+    """Whether a row is FlagEmbedding's: a single text under `pos` is a pair, there it is a list."""
+    return "query" in keys and "pos" in keys and not isinstance(keys["pos"], str)
 
 
 def read_flagembedding(path: Path, intake: Intake) -> Collection:

@@ -22,14 +22,6 @@ FORMATS: Mapping[str, Callable[[Path, Intake], Collection]] = {
     "pairs": pairs.read_pairs,
 }
 
-_UNDERSTOOD = (
-    f"{beir.LAYOUT}; a LlamaIndex file is one JSON object with 'queries', 'corpus' and 'relevant_docs'; "
-    "a FlagEmbedding file or folder holds JSON lines with 'query' and 'pos'; pairs are JSON lines, CSV, TSV or Parquet "
-    "with a column for the query and one for the positive, known by their names; m3tune convert --column positive=NAME "
-    "says what another is"
-)
-
-
 def read_collection(
     path: str, format: str = "auto", columns: Mapping[str, str] | None = None, intake: Intake | None = None
 ) -> tuple[Collection, str]:
@@ -57,83 +49,3 @@ def read_collection(
         collection = FORMATS[format](place, intake)
     intake.finish()
     return collection, why
-
-
-def detect_format(path: Path) -> tuple[str, str]:
-    """The format of a file or folder, and a sentence that says why.
-
-    Raises DataError, naming what it saw, when no format fits or several do.
-    """
-    return _format_of_folder(path) if path.is_dir() else _format_of_file(path)
-
-
-def _format_of_file(file: Path) -> tuple[str, str]:
-    keys = _keys(file)
-    format = _format_of_keys(keys)
-    if format is None:
-        what = f"no known format has the keys {listed(keys)}" if keys else "the file holds no JSON object"
-        raise DataError(what, where=file, fix=_UNDERSTOOD)
-    return format, f"Read as {format}: {file.name} has the keys {listed(keys)}."
-
-
-def _format_of_folder(folder: Path) -> tuple[str, str]:
-    signs = [file.name for name in ("corpus.jsonl", "queries.jsonl") if (file := find_file(folder, name))]
-    if (folder / "qrels").is_dir():
-        signs.append("qrels/")
-    others = [file for file in _data_files(folder) if file.name not in signs]
-    formats = {file.name: _format_beside(file) for file in others}
-    rows = [name for name, format in formats.items() if format == "flagembedding"]
-    tables = [name for name, format in formats.items() if format == "pairs"]
-    documents = [name for name, format in formats.items() if format == "llamaindex"]
-    if signs and not rows and not tables:
-        return "beir", f"Read as beir: the folder holds {listed(signs)}."
-    if rows and not signs and not tables and not documents:
-        return "flagembedding", f"Read as flagembedding: rows with 'query' and 'pos' stand in {listed(rows)}."
-    if tables and not signs and not rows and not documents:
-        return "pairs", f"Read as pairs: rows with a query and a positive stand in {listed(tables)}."
-    if rows or tables:
-        raise DataError(
-            f"several formats fit; the folder holds {listed([*signs, *rows, *tables, *documents])}",
-            where=folder,
-            fix=f"say which one with data.format ({', '.join(FORMATS)}), or name the file",
-        )
-    if documents:
-        raise DataError(
-            f"the folder holds LlamaIndex files: {listed(documents)}", where=folder, fix=f"name the file {documents[0]}"
-        )
-    for file in others:
-        _keys(file)  # says what is wrong with a broken file, which is why nothing was recognised
-    seen = listed(sorted(path.name for path in folder.iterdir()))
-    raise DataError(f"no known format; the folder holds {seen}", where=folder, fix=_UNDERSTOOD)
-
-
-def _format_beside(file: Path) -> str | None:
-    """The format of one file among others, None where it is broken: it may be no data at all."""
-    try:
-        return _format_of_keys(_keys(file))
-    except DataError:
-        return None
-
-
-def _data_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.name.endswith(pairs.EXTENSIONS) and file.is_file())
-
-
-def _format_of_keys(keys: Mapping[str, Any]) -> str | None:
-    # A single text under 'pos' is a pair; FlagEmbedding's is a list.
-    if "query" in keys and "pos" in keys and not isinstance(keys["pos"], str):
-        return "flagembedding"
-    if all(key in keys for key in llamaindex.KEYS):
-        return "llamaindex"
-    return "pairs" if pairs.fits(keys) else None
-
-
-def _keys(file: Path) -> Mapping[str, Any]:
-    """The first row of a table or line's object, or the one that an indented `.json` file is. Raises DataError."""
-    if file.name.endswith(TABLES):
-        return first_value(table_rows(file))
-    with open_text(file) as lines:
-        first = next((line.strip() for line in lines if line.strip()), "")
-    if ".json" in file.suffixes and first.startswith("{") and not first.endswith("}"):
-        return read_json(file)
-    return first_value(read_json_lines(file))
