@@ -86,9 +86,16 @@ def init(
 @app.command()
 def convert(
     data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz by its name.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding or beir.")],
-    source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz and .zst by its name.")
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding, beir, trec, pairs or datasets.")
+    ],
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="FORMAT", help="What IN is where that is not seen; one of --to, or documents."),
+    ] = "auto",
     columns: Annotated[
         list[str] | None,
         typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
@@ -99,7 +106,7 @@ def convert(
 
     Example: m3tune convert questions.json rows.jsonl --to flagembedding
     """
-    from m3tune.data.pairs import parse_columns
+    from m3tune.data.columns import parse_columns
     from m3tune.data.read import read_collection
     from m3tune.data.write import check_target, in_words, write_collection
 

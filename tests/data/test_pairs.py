@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3tune.data.collection import text_hash
+from m3tune.data.columns import NAMES, fits, parse_columns
 from m3tune.data.files import find_file, open_text
-from m3tune.data.pairs import NAMES, fits, parse_columns
 from m3tune.data.read import detect_format, read_collection
 from m3tune.data.rows import read_json_lines
 from m3tune.errors import DataError
@@ -98,7 +98,7 @@ def test_lists_ids_and_titles(tmp_path, name):
     assert collection.given_negatives == {"7": ("p3", text_hash("w"))}, "a negative that a row names has its id"
 
 
-def test_rows_with_one_query_unite_and_a_positive_beats_a_negative(tmp_path):
+def test_rows_with_one_query_unite_and_contradictions_are_kept_for_a_check(tmp_path):
     save(tmp_path / "1.csv", "query,positive,negative\na,one,two\n")
     save(tmp_path / "2.jsonl", [{"query": "a", "positive": "two"}, {"query": "a", "positive": "one", "neg": "three"}])
     save(tmp_path / "notes.txt", "not data")
@@ -106,7 +106,7 @@ def test_rows_with_one_query_unite_and_a_positive_beats_a_negative(tmp_path):
     assert "'1.csv', '2.jsonl'" in why
     (query_id,) = collection.queries
     assert collection.positives == {query_id: (text_hash("one"), text_hash("two"))}
-    assert collection.given_negatives == {query_id: (text_hash("three"),)}
+    assert collection.given_negatives == {query_id: (text_hash("two"), text_hash("three"))}
 
 
 def test_columns_can_be_named(tmp_path):
@@ -167,7 +167,8 @@ def table(header, *lines):
         ("a.csv", "query,answer,neg\na,b,b", "a.csv:2", "positive and negative: 'b'", "remove it"),
         ("a.csv", table("query,answer,qid", "a,b,"), "a.csv:3", "'qid' is empty", "write a text"),
         ("a.csv", table("query,answer,pid", "a,b,x"), "a.csv:3", "'x' has two texts: 'x' and 'b'", "id of its own"),
-        ("a.csv", b"query,answer\n\xff,b", "a.csv", "position 13 ", "iconv"),
+        ("a.csv", b"query,answer\nok,b\n\xff,b", "a.csv:3", "byte 1 of the line", "iconv"),
+        ("a.csv", b"query\xff,answer\na,b", "a.csv:1", "byte 6 of the line", "iconv"),
         ("a.jsonl", [{"query": "a", "positive": 3}], "a.jsonl:1", "'positive' is not a text: 3", "write a text"),
         ("a.jsonl", [{"query": ["a"], "positive": "b"}], "a.jsonl:1", "'query' is not a text: ['a']", "write a text"),
         ("a.jsonl", [{"query": "a", "positive": []}], "a.jsonl:1", "'positive' is empty: []", "give a positive"),
@@ -177,7 +178,7 @@ def table(header, *lines):
             [{"query": "a", "positive": ["b", "c"], "pid": "x"}],
             "a.jsonl:1",
             "1 values for 2",
-            "each positive",
+            "each text",
         ),
         ("a.jsonl", [{"query": "a", "positive": "b", "pid": True}], "a.jsonl:1", "'pid' is not a text", "write a text"),
         (
@@ -224,7 +225,7 @@ def test_a_folder_without_pairs(tmp_path):
 def test_zstd_is_read_like_gzip(tmp_path):
     save(tmp_path / "a.jsonl.zst", "\ufeff" + as_json_lines([{"a": "é" * 100_000}, {"a": 2}]))
     assert find_file(tmp_path, "a.jsonl") == tmp_path / "a.jsonl.zst"
-    assert [row for _, row in read_json_lines(tmp_path / "a.jsonl.zst")] == [{"a": "é" * 100_000}, {"a": 2}]
+    assert [row.value for row in read_json_lines(tmp_path / "a.jsonl.zst")] == [{"a": "é" * 100_000}, {"a": 2}]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_zstd_under_another_name_is_recognised(tmp_path):
     save(tmp_path / "a.zst", "x" * 1000).rename(tmp_path / "a.csv")
     with pytest.raises(DataError) as caught:
         strictly("pairs", tmp_path / "a.csv")
-    assert_error(caught.value, "a.csv", "not UTF-8", "this is a zstd file: name it a.csv.zst")
+    assert_error(caught.value, "a.csv:1", "not UTF-8", "this is a zstd file: name it a.csv.zst")
 
 
 # --- whatever the bytes, the reader returns a Collection or raises a DataError

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from m3tune.data.collection import text_hash
 from m3tune.data.files import find_file, open_text
+from m3tune.data.intake import Row
 from m3tune.data.read import FORMATS, detect_format, read_collection
 from m3tune.data.rows import read_json_lines
 from m3tune.errors import DataError
@@ -43,6 +44,16 @@ def rows(*values: dict) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
+def values(file: Path) -> list:
+    """The objects of JSON lines; the first bad line raises its error."""
+    found = []
+    for row in read_json_lines(file):
+        if row.error:
+            raise row.error
+        found.append(row.value)
+    return found
+
+
 def assert_error(error: DataError, where: str, value: str, fix: str) -> None:
     assert error.where is not None
     assert error.where.endswith(where), error.where
@@ -73,7 +84,7 @@ def test_find_file(tmp_path):
 
 def test_json_lines_keep_their_line_numbers_over_blank_lines(tmp_path):
     file = write(tmp_path, {"a.jsonl": '\n{"a": 1}\r\n  \n{"a": "x\u2028y"}'}) / "a.jsonl"
-    assert list(read_json_lines(file)) == [(2, {"a": 1}), (4, {"a": "x\u2028y"})]
+    assert list(read_json_lines(file)) == [Row(f"{file}:2", {"a": 1}), Row(f"{file}:4", {"a": "x\u2028y"})]
 
 
 LONG = '{"a": "' + "x" * 200
@@ -91,17 +102,17 @@ LONG = '{"a": "' + "x" * 200
         ("a.jsonl", '{"a": "\\ud83d"}', "a.jsonl:1", "'\\ud83d'", "emoji"),
         ("a.jsonl", "[" * 100_000, "a.jsonl:1", "nested too deeply", "JSON object"),
         ("a.jsonl", '{"a": ' + "9" * 5000 + "}", "a.jsonl:1", "4300", "JSON object"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', "a.jsonl", "position 16 ", "iconv"),
-        ("a.jsonl", b"x" * 200_000 + b"\xc3", "a.jsonl", "position 200000 ", "iconv"),
-        ("a.jsonl.gz", b"x" + b"\xc3\xa9" * 100_000 + b"\xff", "a.jsonl.gz", "position 200001 ", "iconv"),
-        ("a.jsonl", '{"a": 1}'.encode("utf-16"), "a.jsonl", "position 0 ", "-f UTF-16"),
-        ("a.jsonl", gzip.compress(b"{}"), "a.jsonl", "position 1 ", "a.jsonl.gz"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', "a.jsonl:2", "byte 8 of the line", "iconv"),
+        ("a.jsonl", b"x" * 200_000 + b"\xc3", "a.jsonl:1", "byte 200001 of", "iconv"),
+        ("a.jsonl.gz", b"x" + b"\xc3\xa9" * 100_000 + b"\xff", "a.jsonl.gz:1", "byte 200002 of", "iconv"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16"), "a.jsonl:1", "byte 1 of", "-f UTF-16"),
+        ("a.jsonl", gzip.compress(b"{}"), "a.jsonl:1", "byte 2 of", "a.jsonl.gz"),
         ("a.jsonl.gz", b"!not gzip", "a.jsonl.gz", "not a sound gzip file", "drop .gz"),
     ],
 )
 def test_broken_json_lines(tmp_path, name, content, where, value, fix):
     with pytest.raises(DataError) as caught:
-        list(read_json_lines(write(tmp_path, {name: content}) / name))
+        values(write(tmp_path, {name: content}) / name)
     assert_error(caught.value, where, value, fix)
 
 
@@ -226,23 +237,23 @@ def test_flagembedding_keeps_scores_and_prompts_and_stores_each_text_once(tmp_pa
     text = rows(
         {"query": "a", "pos": ["one", "two"], "neg": ["three"], "pos_scores": [3, 2.5], "neg_scores": [-1.0]},
         {"query": "b", "pos": ["three"], "prompt": "Find it", "neg": None, "neg_scores": None, "type": "x", "id": 4},
-        {"query": "b", "pos": ["b"], "neg": [], "neg_scores": []},
+        {"query": "b", "pos": ["four"], "neg": [], "neg_scores": []},
     )
     collection = strictly("flagembedding", write(tmp_path, {"a.jsonl": text}) / "a.jsonl")
-    one, two, three, b = map(text_hash, ("one", "two", "three", "b"))
+    one, two, three, four = map(text_hash, ("one", "two", "three", "four"))
     first, prompted, plain = collection.queries
     assert [query.prompt for query in collection.queries.values()] == [None, "Find it", None]
-    assert list(collection.passages) == [one, two, three, b]
+    assert set(collection.passages) == {one, two, three, four}
     assert collection.judgments == (
         Judgment(first, one, 1, 3.0),
         Judgment(first, two, 1, 2.5),
         Judgment(prompted, three),
-        Judgment(plain, b),
+        Judgment(plain, four),
     )
     assert collection.negatives == (Negative(first, three, "given", -1.0),)
 
 
-def test_flagembedding_rows_with_one_query_unite_and_a_positive_beats_a_negative(tmp_path):
+def test_flagembedding_rows_with_one_query_unite_and_contradictions_are_kept_for_a_check(tmp_path):
     files = {
         "1.jsonl": rows({"query": "a", "pos": ["one"], "neg": ["two", "three"]}),
         "2.json.gz": rows({"query": "a", "pos": ["two", "one"], "pos_scores": [1.0, 2.0], "neg": ["three", "four"]}),
@@ -252,7 +263,8 @@ def test_flagembedding_rows_with_one_query_unite_and_a_positive_beats_a_negative
     (query_id,) = collection.queries
     one, two, three, four = map(text_hash, ("one", "two", "three", "four"))
     assert collection.judgments == (Judgment(query_id, one, 1, 2.0), Judgment(query_id, two, 1, 1.0))
-    assert collection.given_negatives == {query_id: (three, four)}
+    assert collection.given_negatives == {query_id: (two, three, four)}
+    assert {name: of_set.query_ids for name, of_set in collection.sets.items()} == {"1": (query_id,), "2": (query_id,)}
 
 
 def row(**changes: object) -> str:
@@ -272,7 +284,7 @@ def row(**changes: object) -> str:
         (row(pos=[]), "'pos' is empty for the query 'a'", "give a positive"),
         (row(pos=["one", ""]), "'pos' holds ''", "remove it"),
         (row(neg=[None]), "'neg' holds None", "remove it"),
-        (row(neg=["two", "one"]), "both in 'pos' and in 'neg': 'one'", "remove it from the one"),
+        (row(neg=["two", "one"]), "a text is both positive and negative: 'one'", "remove it from the one"),
         (row(prompt=3), "'prompt' is not a text: 3", "JSON string"),
         (row(pos_scores=0.5), "'pos_scores' is not a list: 0.5", "leave 'pos_scores' out"),
         (row(neg_scores=[1, 2]), "2 scores for 1 texts", "one number for each text"),

@@ -49,7 +49,7 @@ def test_round_trip_of_any_text_and_score(tmp_path_factory, texts, score):
 
 def test_files_are_compressed_tables(tmp_path):
     save_collection(FULL, tmp_path)
-    assert Counter(file.suffix for file in tmp_path.iterdir()) == {".parquet": 4, ".json": 1}
+    assert Counter(file.suffix for file in tmp_path.iterdir()) == {".parquet": 4, ".json": 2}
     assert pq.read_metadata(tmp_path / "queries.parquet").row_group(0).column(0).compression == "ZSTD"
 
 

@@ -15,8 +15,8 @@ from m3tune.data.qrels import (
     SPLITS,
     QrelsBuilder,
     check_ids,
-    check_splits,
     lost_beside_qrels,
+    splits_to_write,
     write_qrels,
 )
 from m3tune.data.rows import missing_key, read_json_lines, string_at, write_json_lines
@@ -53,13 +53,17 @@ def collect_beir(
     builder = QrelsBuilder("queries.jsonl", "corpus.jsonl")
 
     def add_query(row: dict[str, Any], where: str) -> bool:
-        intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
-        return builder.queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        is_new = builder.queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
+        if len(row) > 2:
+            intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
+        return is_new
 
     def add_passage(row: dict[str, Any], where: str) -> bool:
-        intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
         title = "" if row.get("title") is None else string_at(row, "title", where)
-        return builder.passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        is_new = builder.passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
+        if len(row) > 2:
+            intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
+        return is_new
 
     intake.take("query", queries, add_query)
     intake.take("passage", corpus, add_passage)
@@ -81,7 +85,7 @@ def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
     Judgments of queries in no split go to `train.tsv`, unless the data has a train split of its own.
     Raises DataError for an id with a tab or a line break, and for a split that is none of train, dev and test.
     """
-    splits = _splits_to_write(collection)
+    splits = splits_to_write(collection)
     check_ids(collection, _SEPARATOR, "a tab or a line break")
     (folder / "qrels").mkdir(parents=True)
     write_json_lines(folder / "queries.jsonl", ({"_id": q.id, "text": q.text} for q in collection.queries.values()))
@@ -93,14 +97,6 @@ def write_beir(collection: Collection, folder: Path) -> dict[str, int]:
     judged = write_qrels(collection, files, "{query}\t{passage}\t{grade}", "\t".join(HEADER) + "\n")
     texts = {"queries": len(collection.queries), "passages": len(collection.passages), "splits": len(splits)}
     return texts | judged | lost_beside_qrels(collection)
-
-
-def _splits_to_write(collection: Collection) -> dict[str, set[str]]:
-    """Split name -> its queries; what is in no split is the train split, where the data has none."""
-    check_splits(collection.splits)
-    splits = {split: set(collection.splits[split]) for split in SPLITS if split in collection.splits}
-    rest = set(collection.grades).difference(*splits.values())
-    return splits if "train" in splits or (splits and not rest) else {"train": rest} | splits
 
 
 def _file(folder: Path, name: str) -> Path:

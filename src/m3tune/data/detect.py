@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3tune.data import beir, documents, flagembedding, llamaindex, pairs, saved, trec
-from m3tune.data.files import open_text
+from m3tune.data import beir, columns, documents, flagembedding, llamaindex, pairs, saved, trec
+from m3tune.data.files import read_lines
 from m3tune.data.intake import first_value
 from m3tune.data.rows import read_json, read_json_lines
 from m3tune.data.tables import TABLES, table_rows
@@ -24,7 +24,7 @@ _FOLDERS: Mapping[str, Callable[[Path], list[str]]] = {
 _FILES: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "flagembedding": flagembedding.fits,
     "llamaindex": llamaindex.fits,
-    "pairs": pairs.fits,
+    "pairs": columns.fits,
 }
 _OF_MANY_FILES = ("flagembedding", "pairs")  # a folder of such files is read as one
 _CHOOSE = "say which one with --from FORMAT, or data.format in a recipe"
@@ -117,8 +117,7 @@ def _keys(file: Path) -> Mapping[str, Any]:
     """The first row of a table or line's object, or the one that an indented `.json` file is. Raises DataError."""
     if file.name.endswith(TABLES):
         return first_value(table_rows(file))
-    with open_text(file) as lines:
-        first = next((line.strip() for line in lines if line.strip()), "")
+    first = next((line.text.strip() for line in read_lines(file) if line.text.strip()), "")
     if ".json" in file.suffixes and first.startswith("{") and not first.endswith("}"):
         return read_json(file)
     return first_value(read_json_lines(file))

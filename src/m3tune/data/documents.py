@@ -86,7 +86,7 @@ def questions_file(folder: Path) -> Path | None:
     found = [file for name in QUESTIONS if (file := find_file(folder, name))]
     if len(found) > 1:
         raise DataError(f"{found[0].name} and {found[1].name} are both here", where=folder, fix="keep one of them")
-    return found[0] if found and next(document_files(folder), None) else None
+    return found[0] if found and first_documents(folder) else None
 
 
 def signs(folder: Path) -> list[str]:

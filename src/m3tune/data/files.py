@@ -18,6 +18,7 @@ PACKED = ("", ".gz", ".zst")
 MAX_LINE_BYTES = 1 << 26  # a line of 64 MiB holds no text that anybody reads
 
 _BLOCK_BYTES = 1 << 16
+_SHOWN_BYTES = 1000  # of a line that is too long
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -42,28 +43,45 @@ def read_lines(path: Path) -> Iterator[Line]:
 
     Raises DataError where the file cannot be read, such as a gzip file that was cut off.
     """
+    fix = ""
+    for number, data, error in raw_lines(path):
+        if error:
+            yield Line(number, data.decode("utf-8", "backslashreplace"), error)
+            continue
+        try:
+            yield Line(number, data.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as wrong:
+            fix = fix or encoding_fix(path)
+            problem = not_utf8(f"{path}:{number}", wrong, fix)
+            yield Line(number, data.decode("utf-8", "backslashreplace").rstrip("\r\n"), problem)
+
+
+class RawLine(NamedTuple):
+    """The bytes of a line with its end, or the start of one that is too long and the error for it."""
+
+    number: int
+    data: bytes
+    error: DataError | None = None
+
+
+def raw_lines(path: Path) -> Iterator[RawLine]:
+    """Each line of a file, counted from 1, without a byte order mark. Raises DataError where it cannot be read."""
     with readable(path), open_binary(path) as file:
         number = 0
         while data := file.readline(MAX_LINE_BYTES):
             number += 1
-            where = f"{path}:{number}"
             if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
                 size = len(data) + _skip_line(file)
-                start = data[:1000].decode("utf-8", "backslashreplace")
-                yield Line(number, start, _too_long(size, where))
+                yield RawLine(number, data[:_SHOWN_BYTES], _too_long(size, f"{path}:{number}"))
                 continue
-            if number == 1:
-                data = data.removeprefix(codecs.BOM_UTF8)
-            try:
-                yield Line(number, data.decode("utf-8").rstrip("\r\n"))
-            except UnicodeDecodeError as error:
-                problem = DataError(
-                    f"not UTF-8 text: byte {error.start + 1} of the line is wrong",
-                    where=where,
-                    fix=_encoding_fix(path),
-                    reason="not-utf8",
-                )
-                yield Line(number, data.decode("utf-8", "backslashreplace"), problem)
+            yield RawLine(number, data.removeprefix(codecs.BOM_UTF8) if number == 1 else data)
+
+
+def not_utf8(where: str, error: UnicodeDecodeError, fix: str) -> DataError:
+    """The error for a line that is no UTF-8; `encoding_fix` says what to do about it."""
+    return DataError(
+        f"not UTF-8 text: byte {error.start + 1} of the line is wrong", where=where, fix=fix, reason="not-utf8"
+    )
 
 
 @contextlib.contextmanager
@@ -80,7 +98,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
             raise DataError(
                 f"not UTF-8 text: the byte at position {_first_bad_byte(path)} is wrong",
                 where=path,
-                fix=_encoding_fix(path),
+                fix=encoding_fix(path),
                 reason="not-utf8",
             ) from None
 
@@ -149,7 +167,7 @@ def _too_long(size: int, where: str) -> DataError:
     )
 
 
-def _encoding_fix(path: Path) -> str:
+def encoding_fix(path: Path) -> str:
     """What to do about bytes that are no UTF-8, with a guess at what they are."""
     with open_binary(path) as file:
         start = file.read(4)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3tune.data.builder import Builder
+from m3tune.data.builder import Builder, Sets, distinct
 from m3tune.data.collection import Collection, text_hash
 from m3tune.data.files import PACKED
 from m3tune.data.intake import Intake
 from m3tune.data.rows import missing_key, read_json_lines, string_at, write_json_lines
+from m3tune.data.scores import first_scores, is_finite_number
 from m3tune.errors import DataError, excerpt
-from m3tune.types import Judgment, Negative, Passage, Query, QuerySet
+from m3tune.types import Passage, Query, QuerySet
 
 EXTENSIONS = tuple(f".{name}{packed}" for name in ("jsonl", "json") for packed in PACKED)
 KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "type", "batch_size", "train_group_size")
@@ -29,6 +29,7 @@ _LOST = (
     "lost_pairs_of_these_queries",
     "lost_pairs_with_an_empty_passage",
     "lost_pairs_with_a_text_of_the_same_row",
+    "lost_pairs_of_a_query_with_itself",
 )
 
 
@@ -48,14 +49,14 @@ def read_flagembedding(path: Path, intake: Intake) -> Collection:
     Bad rows go to `intake`: a wrong type, no or an empty positive, scores that do not match, a text that is positive
     and negative in one row.
     """
-    builder = Builder()
+    builder = Builder(intake)
     files = row_files(path)
     for file in files:
         set_name, in_batch_negatives = _set_of(path, file)
 
         def add(row: dict[str, Any], where: str, name: str = set_name, in_batch: bool = in_batch_negatives) -> bool:
             query, options = _query(row, where), _options(row, where)
-            positives = [(Passage(text_hash(text), text), score) for text, score in _scored_texts(row, "pos", where)]
+            positives = list(_scored_passages(row, "pos", where))
             if not positives:
                 raise DataError(
                     f"'pos' is empty for the query {excerpt(query.text)}",
@@ -63,9 +64,9 @@ def read_flagembedding(path: Path, intake: Intake) -> Collection:
                     fix="give a positive",
                     reason="no-positive",
                 )
-            is_new = builder.add(query, positives, list(_scored_texts(row, "neg", where)), where)
-            if len(files) > 1 or options or not in_batch:
-                builder.put_into_set(query.id, name, in_batch, options)
+            is_new = builder.add(query, positives, list(_scored_passages(row, "neg", where)), where)
+            if _is_a_set(len(files), in_batch, options):
+                is_new |= builder.put_into_set(query.id, name, in_batch, options)
             intake.ignore(f"key {key!r}" for key in row if key not in KEYS)
             return is_new
 
@@ -83,26 +84,49 @@ def write_flagembedding(collection: Collection, path: Path) -> dict[str, int]:
     lost: Counter[str] = Counter()
     rows = _rows_by_query(collection, lost)
     if path.name.endswith(EXTENSIONS):
-        options: dict[str, Any] = {}
+        options: dict[str, Mapping[str, Any]] = {}
         for of_set in collection.sets.values():
             options |= dict.fromkeys(of_set.query_ids, of_set.options)
-        write_json_lines(path, (row | options.get(query_id, {}) for query_id, row in rows.items()))
-        lost["lost_sets"] = sum(
-            not name.startswith(_LONE_SET) or of_set.in_batch_negatives != _set_of(path, path)[1]
-            for name, of_set in collection.sets.items()
-        )
+        files = {path: {query_id: {**row, **options.get(query_id, {})} for query_id, row in rows.items()}}
     else:
         path.mkdir(parents=True)
-        for name, of_set in _all_sets(collection).items():
-            ending = "" if of_set.in_batch_negatives else f"-{_NO_IN_BATCH}"
-            members = ({**rows[query_id], **of_set.options} for query_id in of_set.query_ids if query_id in rows)
-            write_json_lines(path / f"{name}{ending}.jsonl", members)
+        files = {
+            path / f"{name}{'' if of_set.in_batch_negatives else f'-{_NO_IN_BATCH}'}.jsonl": {
+                query_id: {**rows[query_id], **of_set.options} for query_id in of_set.query_ids if query_id in rows
+            }
+            for name, of_set in _all_sets(collection).items()
+        }
+    for file, members in files.items():
+        write_json_lines(file, members.values())
+    lost["lost_sets"] = _lost_sets(collection, files, path)
     return _counts(collection, list(rows.values()), lost)
+
+
+def _lost_sets(collection: Collection, files: Mapping[Path, Mapping[str, dict[str, Any]]], path: Path) -> int:
+    """How many sets the written rows do not give again, apart from queries that are in no row."""
+    read = Sets()
+    in_a_row = set[str]().union(*files.values())
+    for file, members in files.items():
+        name, in_batch_negatives = _set_of(path, file)
+        for query_id, row in members.items():
+            options = {key: row[key] for key in _OPTIONS if key in row}
+            if _is_a_set(len(files), in_batch_negatives, options):
+                read.put(query_id, name, in_batch_negatives, options)
+    found = {name: (set(s.query_ids), s.in_batch_negatives, s.options) for name, s in read.by_name().items()}
+    return sum(
+        found.get(name) != (in_a_row.intersection(s.query_ids), s.in_batch_negatives, s.options)
+        for name, s in collection.sets.items()
+    )
+
+
+def _is_a_set(files: int, in_batch_negatives: bool, options: Mapping[str, Any]) -> bool:
+    """Whether a row of one of so many files belongs to a set, and not just to the data."""
+    return files > 1 or bool(options) or not in_batch_negatives
 
 
 def _rows_by_query(collection: Collection, lost: Counter[str]) -> dict[str, dict[str, Any]]:
     """Query id -> its row; what does not fit is counted in `lost`."""
-    scores_of = {"pos": _first_scores(collection.judgments), "neg": _first_scores(collection.negatives)}
+    scores_of = {"pos": first_scores(collection.judgments), "neg": first_scores(collection.negatives)}
     rows: dict[str, dict[str, Any]] = {}
     for query in collection.queries.values():
         texts: dict[str, _Scored] = {"pos": {}, "neg": {}}
@@ -112,6 +136,8 @@ def _rows_by_query(collection: Collection, lost: Counter[str]) -> dict[str, dict
                 text = collection.passages[passage_id].full_text
                 if not text.strip():
                     lost["lost_pairs_with_an_empty_passage"] += 1
+                elif key == "pos" and text == query.text:
+                    lost["lost_pairs_of_a_query_with_itself"] += 1
                 elif text in texts["pos"] or text in texts["neg"]:
                     lost["lost_pairs_with_a_text_of_the_same_row"] += 1
                 else:
@@ -129,7 +155,9 @@ def _all_sets(collection: Collection) -> dict[str, QuerySet]:
     """The sets of the data and, for the queries in none, one more."""
     in_a_set = {query_id for of_set in collection.sets.values() for query_id in of_set.query_ids}
     rest = tuple(query_id for query_id in collection.queries if query_id not in in_a_set)
-    return dict(collection.sets) | ({"rest" if collection.sets else "train": QuerySet(rest)} if rest else {})
+    if not rest and collection.sets:
+        return dict(collection.sets)
+    return dict(collection.sets) | {distinct("rest" if collection.sets else "train", collection.sets): QuerySet(rest)}
 
 
 def _set_of(path: Path, file: Path) -> tuple[str, bool]:
@@ -162,15 +190,6 @@ def row_files(path: Path) -> list[Path]:
     if not files:
         raise DataError("no .jsonl or .json file is here", where=path, fix="name the folder that holds them")
     return files
-
-
-def _first_scores(pairs: Iterable[Judgment | Negative]) -> dict[tuple[str, str], float | None]:
-    """Each pair's first score that is a finite number, None where it has none."""
-    scores: dict[tuple[str, str], float | None] = {}
-    for query_id, passage_id, _, score in pairs:
-        if scores.get((query_id, passage_id)) is None:
-            scores[query_id, passage_id] = score if _is_finite_number(score) else None
-    return scores
 
 
 def _row_of(query: Query, positives: _Scored, negatives: _Scored) -> dict[str, Any]:
@@ -224,8 +243,8 @@ def _query_id(text: str, prompt: str | None) -> str:
     return text_hash(text if prompt is None else f"{prompt}\x1f{text}")
 
 
-def _scored_texts(row: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, float | None]]:
-    """The texts of `pos` or `neg`, each with its score. A null is what a table writes for a missing cell."""
+def _scored_passages(row: dict[str, Any], key: str, where: str) -> Iterator[tuple[Passage, float | None]]:
+    """The passages of `pos` or `neg`, each with its score. A null is what a table writes for a missing cell."""
     texts = row.get(key)
     if texts is None and key == "pos":
         raise missing_key(row, key, where)
@@ -246,7 +265,8 @@ def _scored_texts(row: dict[str, Any], key: str, where: str) -> Iterator[tuple[s
                 fix="write a text or remove it",
                 reason="empty-text" if isinstance(text, str) else "wrong-type",
             )
-    return zip(texts, _scores(row, f"{key}_scores", len(texts), where), strict=True)
+    passages = (Passage(text_hash(text), text) for text in texts)
+    return zip(passages, _scores(row, f"{key}_scores", len(texts), where), strict=True)
 
 
 def _scores(row: dict[str, Any], key: str, length: int, where: str) -> list[float] | list[None]:
@@ -261,7 +281,7 @@ def _scores(row: dict[str, Any], key: str, length: int, where: str) -> list[floa
             f"{key!r} has {len(scores)} scores for {length} texts", where=where, fix=fix, reason="bad-score"
         )
     for score in scores:
-        if not _is_finite_number(score):
+        if not is_finite_number(score):
             raise DataError(
                 f"{key!r} holds {excerpt(score)}, which is not a finite number",
                 where=where,
@@ -269,10 +289,3 @@ def _scores(row: dict[str, Any], key: str, length: int, where: str) -> list[floa
                 reason="bad-score",
             )
     return [float(score) for score in scores]
-
-
-def _is_finite_number(value: object) -> bool:
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond any float
-        return False

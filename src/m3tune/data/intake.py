@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -127,6 +128,7 @@ class Intake:
             self.shown.append(error)
         if self._spool is None:
             self._spool = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            weakref.finalize(self, self._spool.close)
         record = row.source or row.value
         if len(row.source) > _REJECTED_CHARACTERS:
             record = f"{row.source[:_REJECTED_CHARACTERS]}… (cut; {len(row.source):,} characters)"

@@ -91,6 +91,18 @@ def check_splits(names: Iterable[str]) -> None:
             raise DataError(f"the split {name!r} is unknown", where="data", fix=f"known splits: {listed(SPLITS)}")
 
 
+def splits_to_write(collection: Collection) -> dict[str, set[str]]:
+    """Split name -> its queries, in the order train, dev, test.
+
+    Judged queries in no split are the train split, where the data has none. Raises DataError for a split that is none
+    of these three.
+    """
+    check_splits(collection.splits)
+    splits = {split: set(collection.splits[split]) for split in SPLITS if split in collection.splits}
+    rest = set(collection.grades).difference(*splits.values())
+    return splits if "train" in splits or (splits and not rest) else {"train": rest} | splits
+
+
 def write_qrels(
     collection: Collection, files: Mapping[Path, Container[str]], template: str, header: str = ""
 ) -> dict[str, int]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from m3tune.data import beir, flagembedding, llamaindex, pairs
+from m3tune.data import beir, documents, flagembedding, hub, llamaindex, pairs, saved, trec
 from m3tune.data.collection import Collection
-from m3tune.data.files import find_file, open_text
-from m3tune.data.intake import Intake, first_value
-from m3tune.data.rows import read_json, read_json_lines
-from m3tune.data.tables import TABLES, table_rows
+from m3tune.data.detect import detect_format
+from m3tune.data.intake import Intake
 from m3tune.errors import DataError, listed, nearest
 from m3tune.paths import resolve_path
 
@@ -20,12 +17,21 @@ FORMATS: Mapping[str, Callable[[Path, Intake], Collection]] = {
     "llamaindex": llamaindex.read_llamaindex,
     "flagembedding": flagembedding.read_flagembedding,
     "pairs": pairs.read_pairs,
+    "trec": trec.read_trec,
+    "datasets": saved.read_saved,
+    "documents": documents.read_documents,
 }
+# Formats whose columns can be named, which is then done as the third argument.
+_WITH_COLUMNS: Mapping[str, Callable[[Path, Intake, Mapping[str, str]], Collection]] = {
+    "pairs": pairs.read_pairs,
+    "datasets": saved.read_saved,
+}
+
 
 def read_collection(
     path: str, format: str = "auto", columns: Mapping[str, str] | None = None, intake: Intake | None = None
 ) -> tuple[Collection, str]:
-    """The collection at a path or `package:IMPORTNAME/FOLDER`, and a sentence that says how it was read.
+    """The collection at a path, `package:IMPORTNAME/FOLDER` or Hub id, and a sentence that says how it was read.
 
     `columns` says what columns of pairs are (column -> role), which makes the data pairs where `format` is auto. The
     account of every record goes to `intake`, which also says whether bad ones are left out; without one they are not.
@@ -33,19 +39,31 @@ def read_collection(
     Raises DataError when nothing is there, when the format is not known or has no columns, for bad records, or as the
     format's reader does.
     """
-    intake = intake or Intake()
+    intake, columns = intake or Intake(), columns or {}
     if format != "auto" and format not in FORMATS:
         close = nearest(format, FORMATS)
         hint = f"did you mean {close!r}? " if close else ""
         raise DataError(f"unknown format {format!r}", fix=f"{hint}known formats: auto, {', '.join(FORMATS)}")
-    place = resolve_path(path, "the data")
-    if columns:
-        if format not in ("auto", "pairs"):
-            raise DataError(f"{format} data has no columns to name", fix="leave the columns out, or read it as pairs")
-        collection = pairs.read_pairs(place, intake, columns)
-        why = f"Read as pairs: the column {listed(columns)} is named."
+    if columns and format not in ("auto", *_WITH_COLUMNS):
+        raise DataError(f"{format} data has no columns to name", fix="leave the columns out, or read it as pairs")
+    if format in ("auto", "datasets") and hub.is_hub_id(path, asked_for=format != "auto"):
+        collection = hub.read_hub(path, intake, columns)
+        why = f"Read as datasets: {path} is no path here, and names a data set of the Hub."
     else:
-        format, why = detect_format(place) if format == "auto" else (format, f"Read as {format}, as asked for.")
-        collection = FORMATS[format](place, intake)
+        place = resolve_path(path, "the data")
+        format, why = _format_of(place, format, columns)
+        collection = _WITH_COLUMNS[format](place, intake, columns) if columns else FORMATS[format](place, intake)
     intake.finish()
+    if collection.passages and not collection.queries:
+        why = f"{why} It holds no question. To train or measure, {documents.NEXT}."
     return collection, why
+
+
+def _format_of(place: Path, format: str, columns: Mapping[str, str]) -> tuple[str, str]:
+    """The format to read a place as, and a sentence that says why."""
+    if format != "auto":
+        return format, f"Read as {format}, as asked for."
+    if columns:
+        format = "datasets" if saved.signs(place) else "pairs"
+        return format, f"Read as {format}: the column {listed(columns)} is named."
+    return detect_format(place)

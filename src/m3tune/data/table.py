@@ -6,10 +6,12 @@ for each.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -33,7 +35,8 @@ class Table(Mapping[str, Record], Generic[Record]):
         self._rows: dict[str, int] = {}
         self._newest: list[Record] = []
         self._files: list[Path] = []
-        self._folder: tempfile.TemporaryDirectory | None = None
+        self._blocks: list[pa.RecordBatch] = []  # of these files, mapped and not in memory
+        self._folder: Path | None = None
         for record in records:
             self.add(record, "")
 
@@ -53,12 +56,7 @@ class Table(Mapping[str, Record], Generic[Record]):
             return True
         first = self[record.id]
         if first != record:
-            raise DataError(
-                f"the id {record.id!r} has two texts: {excerpt(first.text)} and {excerpt(record.text)}",
-                where=where,
-                fix="give every text an id of its own",
-                reason="two-texts-for-one-id",
-            )
+            raise two_texts(first, record, where)
         return False
 
     def __getitem__(self, id_: str) -> Record:
@@ -88,20 +86,35 @@ class Table(Mapping[str, Record], Generic[Record]):
 
     def _at(self, row: int) -> Record:
         block, offset = divmod(row, self._block)
-        if block == len(self._files):
+        if block == len(self._blocks):
             return self._newest[offset]
-        return self._kind(*(column[offset].as_py() for column in _mapped(self._files[block]).columns))
+        return self._kind(*(column[offset].as_py() for column in self._blocks[block].columns))
 
     def _spill(self) -> None:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="m3tune-table-")
-        file = Path(self._folder.name) / f"{len(self._files)}.arrow"
+            self._folder = Path(tempfile.mkdtemp(prefix="m3tune-table-"))
+            weakref.finalize(self, _remove, self._folder, os.getpid())
+        file = self._folder / f"{len(self._files)}.arrow"
         schema = schema_of(self._kind)
         columns = [pa.array(map(attrgetter(name), self._newest), pa.large_string()) for name in schema.names]
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
         self._files.append(file)
+        self._blocks.append(pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0))
         self._newest = []
+
+
+def two_texts(first: Query | Passage, second: Query | Passage, where: str) -> DataError:
+    """The error for two records that have one id and are not the same; shows the first field in which they differ."""
+    names = [field.name for field in fields(first) if field.name != "text"]
+    name = next((n for n in ("text", *names) if getattr(first, n) != getattr(second, n)), "text")
+    shown = [excerpt(getattr(record, name)) for record in (first, second)]
+    return DataError(
+        f"the id {excerpt(first.id)} has two {name}s: {shown[0]} and {shown[1]}",
+        where=where,
+        fix="give every text an id of its own",
+        reason="two-texts-for-one-id",
+    )
 
 
 def schema_of(kind: type[Query] | type[Passage]) -> pa.Schema:
@@ -110,6 +123,7 @@ def schema_of(kind: type[Query] | type[Passage]) -> pa.Schema:
     return pa.schema([(field.name, pa.large_string()) for field in fields(kind)])
 
 
-@lru_cache(maxsize=64)
-def _mapped(file: Path) -> pa.RecordBatch:
-    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
+def _remove(folder: Path, owner: int) -> None:
+    # A forked process, such as a loader's worker, has a copy of the table but does not own its files.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

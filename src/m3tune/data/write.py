@@ -7,30 +7,44 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from m3tune.data import beir, flagembedding, llamaindex
+from m3tune.data import beir, documents, flagembedding, llamaindex, pairs_writer, saved, trec
 from m3tune.data.collection import Collection
+from m3tune.data.files import PACKED
 from m3tune.errors import DataError, listed, nearest
 
 WRITERS: Mapping[str, Callable[[Collection, Path], dict[str, int]]] = {
     "beir": beir.write_beir,
     "llamaindex": llamaindex.write_llamaindex,
     "flagembedding": flagembedding.write_flagembedding,
+    "pairs": pairs_writer.write_pairs,
+    "trec": trec.write_trec,
+    "datasets": saved.write_saved,
 }
 LOST = "lost_"
 """How the names of those counts begin that say what a format cannot hold."""
 
 # Names by which the readers find a format's file again; a format without an entry is a folder.
-_EXTENSIONS = {"llamaindex": (".json", ".json.gz"), "flagembedding": (".jsonl", ".jsonl.gz", ".json", ".json.gz")}
+_EXTENSIONS = {
+    "llamaindex": tuple(f".json{packed}" for packed in PACKED),
+    "flagembedding": flagembedding.EXTENSIONS,
+    "pairs": pairs_writer.WRITTEN,
+}
+_OF_QUESTIONS = ("flagembedding", "pairs", "datasets")  # a row is a question with its passages
+_FILE_OR_FOLDER = ("flagembedding",)  # a folder's name has no dot
 
 
 def write_collection(collection: Collection, path: Path, format: str) -> dict[str, int]:
-    """Write a new file or folder, whole or not at all; a file is gzip where its name ends in `.gz`.
+    """Write a new file or folder, whole or not at all; a file is gzip or zstd where its name ends in `.gz` or `.zst`.
 
     Returns counts: what was written, and by reason, as `lost_…`, what the format cannot hold; zeros are included.
     Raises DataError when the format is not known, when something is at `path` or its name does not suit the format, or
     as the format's writer does.
     """
     check_target(path, format)
+    if format in _OF_QUESTIONS and collection.passages and not collection.queries:
+        raise DataError(
+            f"{format} holds questions with their passages, and the data has no question", fix=documents.NEXT
+        )
     path = path.expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as beside:
@@ -59,7 +73,8 @@ def check_target(path: Path, format: str) -> None:
     if os.path.lexists(path.expanduser()):
         raise DataError("this exists already", where=path, fix="name another path, or delete it")
     extensions = _EXTENSIONS.get(format)
-    if extensions and not path.name.endswith(extensions):
+    is_folder = format in _FILE_OR_FOLDER and not path.suffix
+    if extensions and not is_folder and not path.name.endswith(extensions):
         raise DataError(
             f"{path.name!r} is no name for a {format} file", where=path, fix=f"end it in one of {listed(extensions)}"
         )
