@@ -110,7 +110,9 @@ def test_ms_marcos_files(tmp_path):
 
 
 def test_xml_topics_with_attributes(tmp_path):
-    text = '<topics task="covid">\n<topic number="7">\n<query>masks</query>\n<question>do they work?</question></topic>\n'
+    text = (
+        '<topics task="covid">\n<topic number="7">\n<query>masks</query>\n<question>do they work?</question></topic>\n'
+    )
     collection = strictly("trec", write(tmp_path, CLASSIC | {"topics.301-303.txt": text + "</topics>", "qrels": ""}))
     assert list(collection.queries.values()) == [Query("7", "masks")]
 
@@ -137,10 +139,10 @@ def test_a_first_line_can_name_the_columns(tmp_path):
         ({"qrels.train.txt": "1 0 0 1\n"}, "", "qrels.train.tsv and qrels.train.txt are both the train", "keep one"),
         ({"topics.txt": "<top><title>x"}, "topics.txt:1", "without number: '<top><title>x'", "<num> Number: 301"),
         ({"topics.txt": "<top>\n<num>1\n"}, "topics.txt:1", "without text", "<title>"),
-        ({"topics.txt": "<top><num>1<title>x</top>\nnoise\n"}, "topics.txt:1", "'noise'", "<top>"),
+        ({"topics.txt": "<top><num>5<title>x</top>\nnoise\n"}, "topics.txt:1", "'noise'", "<top>"),
         ({"docs.txt": "<DOC><TEXT>a</TEXT></DOC>"}, "docs.txt:1", "without id", "<DOCNO>"),
         ({"docs.txt": "\n<DOC><DOCNO>a</DOCNO></DOC>"}, "docs.txt:2", "without text", "<TEXT>"),
-        ({"docs.txt.gz": "\x1f"}, "docs.txt.gz:1", "not 2 columns", "TAB"),
+        ({"docs.txt.gz": "\x00"}, "docs.txt.gz:1", "not 2 columns", "TAB"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, files, where, what, fix):

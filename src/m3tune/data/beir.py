@@ -32,7 +32,9 @@ _SEPARATOR = re.compile(r"[\t\r\n]")
 def signs(folder: Path) -> list[str]:
     """Names in a folder that make it BEIR's."""
     found = [file.name for name in ("corpus.jsonl", "queries.jsonl") if (file := find_file(folder, name))]
-    return [*found, "qrels/"] if (folder / "qrels").is_dir() else found
+    qrels = folder / "qrels"
+    has_qrels = qrels.is_dir() and (found or any(".tsv" in file.name for file in qrels.iterdir()))
+    return [*found, "qrels/"] if has_qrels else found
 
 
 def read_beir(folder: Path, intake: Intake) -> Collection:
