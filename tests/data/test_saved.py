@@ -197,7 +197,7 @@ def test_what_looks_like_a_path_is_never_tried_as_a_hub_id(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("m3tune.data.hub.read_hub", lambda *_: pytest.fail("went to the Hub"))
     assert not is_hub_id(spec, asked_for=False)
-    with pytest.raises(DataError, match="does not exist|is not installed"):
+    with pytest.raises(DataError, match=r"does not exist|is not installed"):
         read_collection(spec)
 
 

@@ -49,6 +49,9 @@ def detect_format(path: Path) -> tuple[str, str]:
 def _format_of_file(file: Path) -> tuple[str, str]:
     if documents.is_document(file):
         return "documents", f"Read as documents: {file.name} is one by the end of its name."
+    role = trec.role_of(file.name)
+    if role and not file.name.endswith(pairs.EXTENSIONS):
+        raise DataError(f"by its name this is the {role} of a TREC folder: no data alone", where=file, fix=trec.LAYOUT)
     keys = _keys(file)
     format = _format_of_keys(keys)
     if format is None:

@@ -150,13 +150,14 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     """Role -> the files of a folder that have it, by name."""
     files: dict[str, list[Path]] = {role: [] for role in _WORDS}
     for file in sorted(folder.iterdir()):
-        role = _role(file.name)
+        role = role_of(file.name)
         if role and file.is_file():
             files[role].append(file)
     return files
 
 
-def _role(name: str) -> str | None:
+def role_of(name: str) -> str | None:
+    """What a file of this name holds, such as `qrels`; None where the name does not say it."""
     words = _words(name)
     role = next((role for word in words if (role := _ROLE_OF_WORD.get(word))), None)
     # Qrels and runs may end in anything, such as a tag, but queries.jsonl is no file of topics.

@@ -70,11 +70,16 @@ def check_target(path: Path, format: str) -> None:
         close = nearest(format, WRITERS)
         hint = f"did you mean {close!r}? " if close else ""
         raise DataError(f"unknown format {format!r}", fix=f"{hint}formats to write: {', '.join(WRITERS)}")
-    if os.path.lexists(path.expanduser()):
-        raise DataError("this exists already", where=path, fix="name another path, or delete it")
+    check_absent(path)
     extensions = _EXTENSIONS.get(format)
     is_folder = format in _FILE_OR_FOLDER and not path.suffix
     if extensions and not is_folder and not path.name.endswith(extensions):
         raise DataError(
             f"{path.name!r} is no name for a {format} file", where=path, fix=f"end it in one of {listed(extensions)}"
         )
+
+
+def check_absent(path: Path) -> None:
+    """Raises DataError where anything is at `path`: nothing is ever overwritten."""
+    if os.path.lexists(path.expanduser()):
+        raise DataError("this exists already", where=path, fix="name another path, or delete it")
