@@ -1,6 +1,7 @@
-# make demo   the whole job on real data, on a machine with Python 3.11 and nothing else
-# make test   lint, types and tests, as continuous integration runs them
-# make bench  speed against the peers and quality on SciFact; takes about an hour on two cores
+# make demo     the whole job on real data, on a machine with Python 3.11 and nothing else
+# make test     lint, types and tests, as continuous integration runs them
+# make nightly  10,000 hostile files for every reader; about half an hour
+# make bench    speed against the peers and quality on SciFact; takes about an hour on two cores
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint nightly bench clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/m3tune demo
@@ -20,6 +21,9 @@ lint: $(VENV)/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+nightly: $(VENV)/test-installed
+	M3TUNE_NIGHTLY=1 $(BIN)/python -m pytest tests/data/test_fuzz.py
 
 bench: $(VENV)/test-installed
 	$(BIN)/python benchmarks/encode.py

@@ -115,7 +115,9 @@ def flagembedding_collections(draw):
     for text, prompt in draw(st.lists(st.tuples(_spoken, st.none() | _texts), max_size=4, unique=True)):
         query = Query(text_hash(text if prompt is None else f"{prompt}\x1f{text}"), text, prompt)
         queries[query.id] = query
-        texts = draw(st.lists(_spoken.filter(lambda other, text=text: other != text), min_size=1, max_size=5, unique=True))
+        texts = draw(
+            st.lists(_spoken.filter(lambda other, text=text: other != text), min_size=1, max_size=5, unique=True)
+        )
         positives = draw(st.integers(1, len(texts)))
         for kind, into, part in ((Judgment, judgments, texts[:positives]), (Negative, negatives, texts[positives:])):
             scored = draw(st.booleans())

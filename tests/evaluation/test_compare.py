@@ -5,19 +5,10 @@ import pytest
 from m3tune.data.groups import connected_groups
 from m3tune.errors import ArtifactError
 from m3tune.evaluation.compare import (
-    Comparison,
-    MetricComparison,
-    QueryChange,
-    RankChange,
     compare,
     document_groups,
-    gained_and_lost,
-    paired_differences,
-    rank_changes,
-    verdict,
 )
 from m3tune.recipe import EvaluateConfig
-from m3tune.types import Hit
 
 CONFIG = EvaluateConfig(metrics=("RR@10",), main_metric="nDCG@10", resamples=1000)
 

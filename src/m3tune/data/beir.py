@@ -24,6 +24,8 @@ from m3tune.errors import DataError, excerpt
 from m3tune.types import Passage, Query
 
 LAYOUT = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each plain, .gz or .zst"
+_QUERY_KEYS = frozenset(("_id", "text"))
+_PASSAGE_KEYS = frozenset(("_id", "text", "title"))
 HEADER = ["query-id", "corpus-id", "score"]
 # What would end a field or a line of a qrels file.
 _SEPARATOR = re.compile(r"[\t\r\n]")
@@ -56,15 +58,15 @@ def collect_beir(
 
     def add_query(row: dict[str, Any], where: str) -> bool:
         is_new = builder.queries.add(Query(_id(row, where), string_at(row, "text", where)), where)
-        if len(row) > 2:
-            intake.ignore(f"key {key!r} of a query" for key in row if key not in ("_id", "text"))
+        if not row.keys() <= _QUERY_KEYS:
+            intake.ignore(f"key {key!r} of a query" for key in row if key not in _QUERY_KEYS)
         return is_new
 
     def add_passage(row: dict[str, Any], where: str) -> bool:
         title = "" if row.get("title") is None else string_at(row, "title", where)
         is_new = builder.passages.add(Passage(_id(row, where), string_at(row, "text", where), title), where)
-        if len(row) > 2:
-            intake.ignore(f"key {key!r} of a passage" for key in row if key not in ("_id", "text", "title"))
+        if not row.keys() <= _PASSAGE_KEYS:
+            intake.ignore(f"key {key!r} of a passage" for key in row if key not in _PASSAGE_KEYS)
         return is_new
 
     intake.take("query", queries, add_query)

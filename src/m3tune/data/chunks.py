@@ -5,6 +5,7 @@ Sizes are in words. Chinese, Japanese and Korean write no blanks between words, 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -95,8 +96,8 @@ def _pieces(block: Block, words: int) -> Iterator[tuple[str, bool]]:
 def _cut(part: str, words: int) -> Iterator[str]:
     """A sentence or line itself, or its pieces of `words` words where it is longer."""
     starts = [match.start() for match in _WORD.finditer(part)][::words]
-    ends = [*starts[1:], len(part)]
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        yield part[start if number else 0 : end]
-    if not starts:
+    if len(starts) < 2:
         yield part
+        return
+    for start, end in itertools.pairwise([0, *starts[1:], len(part)]):
+        yield part[start:end]

@@ -49,11 +49,13 @@ def read_lines(path: Path) -> Iterator[Line]:
             yield Line(number, data.decode("utf-8", "backslashreplace"), error)
             continue
         try:
-            yield Line(number, data.decode("utf-8").rstrip("\r\n"))
+            text = data.decode().rstrip("\r\n")
         except UnicodeDecodeError as wrong:
             fix = fix or encoding_fix(path)
             problem = not_utf8(f"{path}:{number}", wrong, fix)
             yield Line(number, data.decode("utf-8", "backslashreplace").rstrip("\r\n"), problem)
+        else:
+            yield Line(number, text)
 
 
 class RawLine(NamedTuple):

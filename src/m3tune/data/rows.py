@@ -33,26 +33,28 @@ def read_json_lines(path: Path) -> Iterator[Row]:
 
     Raises DataError where the file itself cannot be read.
     """
+    place = f"{path}:"
     for number, text, error in read_lines(path):
-        if not text.strip():
+        if not text or text.isspace():
             continue
-        where = f"{path}:{number}"
-        value = None
+        where = place + str(number)
         try:
             if error:
                 raise error
-            value = _parse_json(text, path, number, _json_lines_fix(text))
-            if not isinstance(value, dict):
-                raise DataError(
-                    f"this line is not a JSON object: {excerpt(value)}",
-                    where=where,
-                    fix=_json_lines_fix(text),
-                    reason="not-an-object",
-                )
+            value = _parse_json(text, path, number)
         except DataError as problem:
             yield Row(where, None, problem, text)
-        else:
+            continue
+        if isinstance(value, dict):
             yield Row(where, value)
+        else:
+            problem = DataError(
+                f"this line is not a JSON object: {excerpt(value)}",
+                where=where,
+                fix=_json_lines_fix(text),
+                reason="not-an-object",
+            )
+            yield Row(where, None, problem, text)
 
 
 def string_at(row: Mapping[str, Any], key: str, where: str) -> str:
@@ -81,37 +83,36 @@ def missing_key(row: Mapping[str, Any], key: str, where: str) -> DataError:
     )
 
 
-def _parse_json(text: str, path: Path, first_line: int, fix: str) -> Any:
+def _parse_json(text: str, path: Path, first_line: int, fix: str = "") -> Any:
     """The value of a JSON text that begins at `first_line` of the file."""
-    where = f"{path}:{first_line}"
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys)
-        if _SURROGATE_ESCAPE.search(text):
+        value = _decode(text)
+        if "\\u" in text and _SURROGATE_ESCAPE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        raise _json_error(error, text, path, first_line, fix or _json_lines_fix(text)) from None
+
+
+def _json_error(error: ValueError | RecursionError, text: str, path: Path, first_line: int, fix: str) -> DataError:
+    where = f"{path}:{first_line}"
+    if isinstance(error, json.JSONDecodeError):
         line = error.doc.split("\n")[error.lineno - 1].strip()
-        raise DataError(
+        return DataError(
             f"broken JSON ({error.msg}, column {error.colno}) in {excerpt(line)}",
             where=f"{path}:{first_line + error.lineno - 1}",
             fix=fix,
             reason="broken-json",
-        ) from None
-    except UnicodeEncodeError as error:
-        raise DataError(
+        )
+    if isinstance(error, UnicodeEncodeError):
+        return DataError(
             f"a text holds half a character: {error.object[error.start]!r} without its other half",
             where=where,
             fix="a text was cut inside an emoji or a rare character: remove that \\u escape",
             reason="half-a-character",
-        ) from None
-    except RecursionError:
-        raise DataError(
-            f"JSON nested too deeply in {excerpt(text.strip())}", where=where, fix=fix, reason="broken-json"
-        ) from None
-    except ValueError as error:
-        raise DataError(
-            f"JSON that cannot be read ({error}) in {excerpt(text.strip())}", where=where, fix=fix, reason="broken-json"
-        ) from None
+        )
+    what = "JSON nested too deeply" if isinstance(error, RecursionError) else f"JSON that cannot be read ({error})"
+    return DataError(f"{what} in {excerpt(text.strip())}", where=where, fix=fix, reason="broken-json")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,6 +123,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {repeated!r} stands twice in one object")
     return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
 
 
 def _json_lines_fix(line: str) -> str:
