@@ -110,9 +110,11 @@ def write_saved(collection: Collection, folder: Path) -> dict[str, int]:
     for split, members in (splits or {"": held}).items():
         of_split = (row for row in rows if row["query_id"] in members)
         _write_split(folder / names.get(split, ""), columns, of_split, collection.fingerprint)
-    return rows.counts() | {
+    counts = rows.counts()
+    return counts | {
         "splits": len(splits),
         "lost_splits": 0,
+        "lost_scores": sum(pair.score is not None for pair in collection.pairs) - counts["scores"],
         "lost_queries_in_no_split": len(collection.queries) - len(in_a_split.queries),
         "lost_pairs_of_queries_in_no_split": len(collection.pairs) - len(in_a_split.pairs),
     }
@@ -160,7 +162,9 @@ def _batches(file: Path) -> Iterator[Any]:
 
     try:
         with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as stream:
-            yield from stream
+            for batch in stream:
+                batch.validate(full=True)  # what is read from a broken one may be any memory
+                yield batch
     except (OSError, pa.ArrowException) as error:
         first_line = str(error).partition("\n")[0]
         raise DataError(

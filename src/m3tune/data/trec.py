@@ -13,7 +13,15 @@ from m3tune.data.collection import Collection
 from m3tune.data.files import PACKED, create_text, read_lines
 from m3tune.data.intake import Intake, Row
 from m3tune.data.marked import DOCUMENTS, TOPICS, fields_of, marked_records, tags_in
-from m3tune.data.qrels import SPLIT_OF_NAME, QrelsBuilder, check_ids, check_splits, lost_beside_qrels, write_qrels
+from m3tune.data.qrels import (
+    SPLIT_OF_NAME,
+    SPLITS,
+    QrelsBuilder,
+    check_ids,
+    check_splits,
+    lost_beside_qrels,
+    write_qrels,
+)
 from m3tune.errors import DataError, excerpt
 from m3tune.types import Passage, Query
 
@@ -180,7 +188,7 @@ def _named(files: list[Path]) -> str:
 
 
 def _qrels_by_split(files: list[Path]) -> dict[str | None, Path]:
-    """Split -> its file; None -> the one whose name says no split."""
+    """Split -> its file, in the order train, dev, test; None -> the one whose name says no split."""
     found: dict[str | None, Path] = {}
     for file in files:
         split = next((split for word in _words(file.name) if (split := SPLIT_OF_NAME.get(word))), None)
@@ -191,7 +199,7 @@ def _qrels_by_split(files: list[Path]) -> dict[str | None, Path]:
                 fix="keep one of them, or name them qrels.train, qrels.dev and qrels.test",
             )
         found[split] = file
-    return found
+    return {split: found[split] for split in (*SPLITS, None) if split in found}
 
 
 def _records(
