@@ -174,7 +174,7 @@ FILES = {
 def test_a_folder_becomes_passages_by_path(tmp_path):
     collection, why = read_collection(str(write(tmp_path, FILES)))
     assert why.startswith(
-        "Read as documents: the folder holds 'guide.md', 'notes.txt.gz', '説明 書/a b.MARKDOWN', and no"
+        "Read as documents: the folder holds texts such as 'guide.md', 'notes.txt.gz', '説明 書/a b.MARKDOWN', and no"
     )
     assert "It holds no question. To train or measure, bring questions: questions.csv" in why
     assert [(p.id, p.title, p.text, p.document) for p in collection.passages.values()] == [

@@ -77,7 +77,7 @@ def _format_of_folder(folder: Path) -> tuple[str, str]:
         )
     if not found and (texts := documents.first_documents(folder)):
         _check_sound(others)
-        return "documents", f"Read as documents: the folder holds {listed(texts, at_most=3)}, and no other data."
+        return "documents", f"Read as documents: the folder holds texts such as {listed(texts)}, and no other data."
     if not found:
         _check_sound(others)
         seen = listed(sorted(path.name for path in folder.iterdir()))

@@ -104,7 +104,7 @@ def signs(folder: Path) -> list[str]:
 
 def first_documents(folder: Path) -> list[str]:
     """Paths of the first few documents in a folder."""
-    return [file.relative_to(folder).as_posix() for file in islice(document_files(folder), 4)]
+    return [file.relative_to(folder).as_posix() for file in islice(document_files(folder), 3)]
 
 
 def is_document(file: Path) -> bool:
