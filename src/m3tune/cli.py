@@ -39,7 +39,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for pr
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay over the recipe, e.g. train.epochs=1.")
 ]
-Source = Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="FORMAT",
+        help="What IN is, where it is not seen: llamaindex, flagembedding, beir, trec, pairs, datasets or documents.",
+    ),
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
@@ -153,9 +160,14 @@ def convert(
     output: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file or folder to write; .gz and .zst by its name.")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding, beir or pairs.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="llamaindex, flagembedding, beir, trec, pairs or datasets.")
+    ],
     source: Source = "auto",
     columns: Columns = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad records out, into OUT.rejected.jsonl, instead of stopping.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write data in another format, and say what that format cannot hold.
@@ -163,15 +175,23 @@ def convert(
     Example: m3tune convert questions.json rows.jsonl --to flagembedding
     """
     from m3tune.data.columns import parse_columns
+    from m3tune.data.intake import Intake
+    from m3tune.data.intake import in_words as account
     from m3tune.data.read import read_collection
-    from m3tune.data.write import check_target, in_words, write_collection
+    from m3tune.data.write import check_absent, check_target, in_words, write_collection
 
     check_target(output, to)
-    collection, why = read_collection(data, source, parse_columns(columns or []))
-    _say(as_json)(why)
+    rejected = output.expanduser().with_name(f"{output.name}.rejected.jsonl")
+    check_absent(rejected)
+    intake, say = Intake(skip_bad=skip_bad), _say(as_json)
+    collection, why = read_collection(data, source, parse_columns(columns or []), intake)
+    for line in (why, *account(intake.counts()), *(f"not read: {n:,} x {name}" for name, n in intake.ignored.items())):
+        say(line)
     counts = write_collection(collection, output, to)
+    if intake.save_rejected(rejected):
+        say(f"the rejected records are in {rejected}")
     if as_json:
-        _print_json(counts)
+        _print_json({**counts, "records": intake.counts(), "not_read": intake.ignored})
     else:
         out.print("\n".join(in_words(counts, output, to)), markup=False, highlight=False, soft_wrap=True)
 

@@ -10,6 +10,11 @@ from m3tune.errors import DataError, existing_path
 PACKAGE_PREFIX = "package:"
 
 
+def looks_like_path(spec: str) -> bool:
+    """Whether `spec` can only be a path: a Hub id is `name` or `owner/name`, with neither dots in front nor a drive."""
+    return spec.startswith((".", "/", "~", PACKAGE_PREFIX)) or "\\" in spec or spec.count("/") > 1 or spec.endswith("/")
+
+
 def resolve_path(spec: str | Path, what: str) -> Path:
     """The absolute path that `spec` names: a path, or `package:IMPORTNAME/FOLDER` inside an installed package.
 

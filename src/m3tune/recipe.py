@@ -30,7 +30,7 @@ class DataConfig(_Config):
     path: str = Field(
         description="A BEIR folder, a LlamaIndex JSON file, FlagEmbedding JSONL, or pairs as JSONL, CSV, TSV, Parquet."
     )
-    format: Literal["auto", "beir", "llamaindex", "flagembedding", "pairs"] = Field(
+    format: Literal["auto", "beir", "llamaindex", "flagembedding", "pairs", "trec", "datasets", "documents"] = Field(
         "auto", description="How to read it; auto looks at the files and says what it took them for."
     )
     columns: dict[str, str] = Field(

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from fuzz_formats import MORE_CASES
 from fuzzing import (
     Case,
     Files,
@@ -70,7 +71,7 @@ def beir_holds(collection, kind, value):
     if kind == "passage":
         passage = collection.passages[str(value["_id"])]
         return (passage.text, passage.title) == (value["text"], value.get("title") or "")
-    query_id, passage_id, grade = value.split("\t")
+    query_id, passage_id, grade = value
     return any(j[:3] == (query_id, passage_id, int(float(grade))) for j in collection.judgments) and any(
         query_id in members for members in collection.splits.values()
     )
@@ -244,6 +245,7 @@ CASES = {
         Case(make_separated_pairs("\t", "a.tsv"), pairs_hold, "a.tsv"),
         Case(make_parquet_pairs, pairs_hold, "a.parquet"),
     ],
+    **MORE_CASES,
 }
 
 

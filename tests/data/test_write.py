@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 import math
@@ -23,6 +24,8 @@ NAMES = {
     "llamaindex": ["data.json", "data.json.zst"],
     "flagembedding": ["data.jsonl", "data.json.zst"],
     "pairs": ["data.jsonl", "data.jsonl.gz", "data.csv", "data.csv.zst", "data.tsv", "data.tsv.gz", "data.parquet"],
+    "trec": ["data"],
+    "datasets": ["data"],
 }
 FILES = [(format, name) for format, names in NAMES.items() for name in names]
 FULL = Collection(
@@ -160,7 +163,22 @@ def first(values: tuple) -> object:
     return values[0]
 
 
+@st.composite
+def trec_collections(draw):
+    """BEIR's, where ids and texts fit into lines with blanks between the ids, and no passage has a title."""
+    collection = draw(beir_collections())
+    if any(id_.split() != [id_] for id_ in (*collection.queries, *collection.passages)):
+        return Collection({}, {}, ())
+    return dataclasses.replace(
+        collection,
+        queries={id_: Query(id_, " ".join(query.text.split())) for id_, query in collection.queries.items()},
+        passages={id_: Passage(id_, " ".join(p.text.split())) for id_, p in collection.passages.items()},
+    )
+
+
 HOLDABLE = {
+    "trec": trec_collections(),
+    "datasets": pairs_collections(),
     "pairs": pairs_collections(),
     "llamaindex": llamaindex_collections(),
     "beir": beir_collections(),
@@ -177,7 +195,7 @@ def test_what_a_format_can_hold_comes_back_equal(format, name, data):
         return  # a file without a row, or without keys, is of no format
     read, counts = convert(collection, format, name)
     assert read == collection
-    if format != "pairs":  # where passages come in the order of the rows
+    if format not in ("pairs", "datasets"):  # where passages come in the order of the rows
         assert read.fingerprint == collection.fingerprint
     assert (counts["queries"], counts["passages"]) == (len(collection.queries), len(collection.passages))
     assert counts["judgments"] == len(collection.judgments)

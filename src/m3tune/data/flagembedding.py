@@ -33,6 +33,11 @@ _LOST = (
 )
 
 
+def fits(keys: Mapping[str, Any]) -> bool:
+    """Whether a row is FlagEmbedding's: a single text under `pos` is a pair, there it is a list."""
+    return "query" in keys and "pos" in keys and not isinstance(keys["pos"], str)
+
+
 def read_flagembedding(path: Path, intake: Intake) -> Collection:
     """The collection in a JSON lines file, or in all those of a folder, in the order of their names.
 

@@ -18,6 +18,11 @@ from m3tune.types import Judgment, Passage, Query
 KEYS = ("queries", "corpus", "relevant_docs")
 
 
+def fits(keys: Container[str]) -> bool:
+    """Whether a JSON object is LlamaIndex' by its keys."""
+    return all(key in keys for key in KEYS)
+
+
 def read_llamaindex(file: Path, intake: Intake) -> Collection:
     """The collection in a LlamaIndex JSON file; every relevant passage of a question is a judgment.
 

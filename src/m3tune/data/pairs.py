@@ -20,6 +20,9 @@ from m3tune.types import Passage, Query
 
 EXTENSIONS = (*(f".{name}{packed}" for name in ("jsonl", "json") for packed in PACKED), *TABLES)
 
+_Positives = list[tuple[Passage, float | None]]
+_Negatives = list[tuple[Passage | str, float | None]]
+
 
 def read_pairs(path: Path, intake: Intake, columns: Mapping[str, str] | None = None) -> Collection:
     """The collection in a file of pairs, or in all those of a folder, in the order of their names.
@@ -33,22 +36,36 @@ def read_pairs(path: Path, intake: Intake, columns: Mapping[str, str] | None = N
     Bad rows go to `intake`: a wrong type, an empty query or positive, an id with two texts, a text that is positive and
     negative in one row. Raises DataError for a column of no known role and for two of one role.
     """
-    columns = columns or {}
-    check_roles(columns)
     builder = Builder(intake)
     for file in _files(path):
-        rows = list(itertools.islice(all_rows := rows_of(file), 1))
-        # What the columns of a file are is settled by its first row, before any row is judged.
-        known = {tuple(row.value): columns_of(tuple(row.value), columns, row.where) for row in rows if not row.error}
-
-        def add(row: Mapping[str, Any], where: str, known: dict[tuple[str, ...], Columns] = known) -> bool:
-            names = tuple(row)
-            if names not in known:
-                known[names] = columns_of(names, columns, where)
-            return _add(builder, row, known[names], where)
-
-        intake.take("row", itertools.chain(rows, all_rows), add)
+        take_pairs(builder, rows_of(file), intake, columns or {})
     return builder.collection()
+
+
+def take_pairs(
+    builder: Builder,
+    all_rows: Iterator[Row],
+    intake: Intake,
+    columns: Mapping[str, str],
+    members: dict[str, None] | None = None,
+) -> None:
+    """Take the rows of one table, as `read_pairs` says; the ids of their queries are added to `members`."""
+    check_roles(columns)
+    rows = list(itertools.islice(all_rows, 1))
+    # What the columns of a table are is settled by its first row, before any row is judged.
+    known = {tuple(row.value): columns_of(tuple(row.value), columns, row.where) for row in rows if not row.error}
+    ids = {} if members is None else members
+
+    def add(row: Mapping[str, Any], where: str) -> bool:
+        names = tuple(row)
+        if names not in known:
+            known[names] = columns_of(names, columns, where)
+        query, positives, negatives = _parse(row, known[names], where)
+        is_new = builder.add(query, positives, negatives, where) or (members is not None and query.id not in ids)
+        ids[query.id] = None
+        return is_new
+
+    intake.take("row", itertools.chain(rows, all_rows), add)
 
 
 def rows_of(file: Path) -> Iterator[Row]:
@@ -69,7 +86,8 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _add(builder: Builder, row: Mapping[str, Any], columns: Columns, where: str) -> bool:
+def _parse(row: Mapping[str, Any], columns: Columns, where: str) -> tuple[Query, _Positives, _Negatives]:
+    """What a row holds; a negative without an id is a text."""
     text = _text(columns.query, row[columns.query], where)
     prompt = _prompt(columns.prompt, row, where)
     hash_ = text_hash(text if prompt is None else f"{prompt}\x1f{text}")
@@ -83,12 +101,12 @@ def _add(builder: Builder, row: Mapping[str, Any], columns: Columns, where: str)
             fix="give a positive or drop the row",
             reason="no-positive",
         )
-    negatives: list[tuple[Passage | str, float | None]] = []
+    negatives: _Negatives = []
     for of_one in columns.negatives:
         for passage, score in _passages(of_one, row, where, needs_id=False):
             # Where the row gives nothing but its text, a negative may be a passage that another row names.
             negatives.append((passage if passage.id else passage.text, score))
-    return builder.add(Query(query_id, text, prompt), positives, negatives, where)
+    return Query(query_id, text, prompt), positives, negatives
 
 
 def _passages(

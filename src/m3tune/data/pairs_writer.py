@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m3tune.data.builder import texts_of
 from m3tune.data.collection import Collection
@@ -17,6 +17,9 @@ from m3tune.data.table import BLOCK_RECORDS
 from m3tune.data.tables import TABLES
 from m3tune.errors import DataError, excerpt
 from m3tune.types import Passage, Query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WRITTEN = (*(f".jsonl{packed}" for packed in PACKED), *TABLES)
 
@@ -41,8 +44,8 @@ def write_pairs(collection: Collection, file: Path) -> dict[str, int]:
 
     Raises DataError for an id that is blank.
     """
-    rows = _Rows(collection)
-    columns = _columns(rows)
+    rows = PairRows(collection)
+    columns = rows.columns()
     if file.name.endswith(".parquet"):
         _write_parquet(file, columns, rows)
     elif file.name.endswith(TABLES):
@@ -52,7 +55,7 @@ def write_pairs(collection: Collection, file: Path) -> dict[str, int]:
     return rows.counts()
 
 
-class _Rows:
+class PairRows:
     """The rows of a collection, with every column there is; each pass over them counts anew."""
 
     def __init__(self, collection: Collection) -> None:
@@ -123,6 +126,13 @@ class _Rows:
         self._lost["lost_negatives_with_the_text_of_the_positive"] += len(negatives) - len(held)
         self._lost["lost_empty_prompts"] += query.prompt == ""
 
+    def columns(self) -> list[str]:
+        """The columns that say anything, which only a pass over all rows can tell."""
+        row: dict[str, Any] = {}
+        for row in self:  # noqa: B007
+            pass
+        return [name for name in row if self.seen.get(name, True)]
+
     def counts(self) -> dict[str, int]:
         """What the last pass wrote, and what was lost by reason. Pairs are judgments and negatives."""
         collection = self._collection
@@ -148,15 +158,7 @@ class _Rows:
         }
 
 
-def _columns(rows: _Rows) -> list[str]:
-    """The columns that say anything, which only a pass over all rows can tell."""
-    row: dict[str, Any] = {}
-    for row in rows:  # noqa: B007
-        pass
-    return [name for name in row if rows.seen.get(name, True)]
-
-
-def _write_table(file: Path, columns: list[str], rows: _Rows) -> None:
+def _write_table(file: Path, columns: list[str], rows: PairRows) -> None:
     header = [name for name in columns if name not in _NEGATIVES]
     lists = [name for name in columns if name in _NEGATIVES]
     numbered = [f"{name}_{number}" for number in range(1, rows.most_negatives + 1) for name in lists]
@@ -171,23 +173,37 @@ def _write_table(file: Path, columns: list[str], rows: _Rows) -> None:
             writer.writerow(cells)
 
 
-def _write_parquet(file: Path, columns: list[str], rows: _Rows) -> None:
-    import pyarrow as pa
+def _write_parquet(file: Path, columns: list[str], rows: PairRows) -> None:
     import pyarrow.parquet as pq
+
+    schema = arrow_schema(columns)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for table in arrow_tables(rows, schema):
+            writer.write_table(table)
+
+
+def arrow_schema(columns: list[str]) -> pa.Schema:
+    """The columns of `PairRows` with their types; where there are none, those that a table of pairs must have."""
+    import pyarrow as pa
 
     def kind(name: str) -> pa.DataType:
         of_one = pa.float64() if name.endswith("_score") else pa.large_string()
         return pa.list_(of_one) if name in _NEGATIVES else of_one
 
-    schema = pa.schema([(name, kind(name)) for name in columns or ("query", "positive")])
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        block: list[dict[str, Any]] = []
-        for row in rows:
-            block.append(row)
-            if len(block) == BLOCK_RECORDS:
-                writer.write_table(pa.Table.from_pylist(block, schema))
-                block = []
-        writer.write_table(pa.Table.from_pylist(block, schema))
+    return pa.schema([(name, kind(name)) for name in columns or ("query", "positive")])
+
+
+def arrow_tables(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows in blocks, the last of which may be empty."""
+    import pyarrow as pa
+
+    block: list[dict[str, Any]] = []
+    for row in rows:
+        block.append(row)
+        if len(block) == BLOCK_RECORDS:
+            yield pa.Table.from_pylist(block, schema)
+            block = []
+    yield pa.Table.from_pylist(block, schema)
 
 
 def _written_id(id_: str) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from m3tune.data import beir, flagembedding, llamaindex, pairs_writer
+from m3tune.data import beir, documents, flagembedding, llamaindex, pairs_writer, saved, trec
 from m3tune.data.collection import Collection
 from m3tune.data.files import PACKED
 from m3tune.errors import DataError, listed, nearest
@@ -17,6 +17,8 @@ WRITERS: Mapping[str, Callable[[Collection, Path], dict[str, int]]] = {
     "llamaindex": llamaindex.write_llamaindex,
     "flagembedding": flagembedding.write_flagembedding,
     "pairs": pairs_writer.write_pairs,
+    "trec": trec.write_trec,
+    "datasets": saved.write_saved,
 }
 LOST = "lost_"
 """How the names of those counts begin that say what a format cannot hold."""
@@ -27,6 +29,7 @@ _EXTENSIONS = {
     "flagembedding": flagembedding.EXTENSIONS,
     "pairs": pairs_writer.WRITTEN,
 }
+_OF_QUESTIONS = ("flagembedding", "pairs", "datasets")  # a row is a question with its passages
 _FILE_OR_FOLDER = ("flagembedding",)  # a folder's name has no dot
 
 
@@ -38,6 +41,10 @@ def write_collection(collection: Collection, path: Path, format: str) -> dict[st
     as the format's writer does.
     """
     check_target(path, format)
+    if format in _OF_QUESTIONS and collection.passages and not collection.queries:
+        raise DataError(
+            f"{format} holds questions with their passages, and the data has no question", fix=documents.NEXT
+        )
     path = path.expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as beside:
@@ -63,11 +70,16 @@ def check_target(path: Path, format: str) -> None:
         close = nearest(format, WRITERS)
         hint = f"did you mean {close!r}? " if close else ""
         raise DataError(f"unknown format {format!r}", fix=f"{hint}formats to write: {', '.join(WRITERS)}")
-    if os.path.lexists(path.expanduser()):
-        raise DataError("this exists already", where=path, fix="name another path, or delete it")
+    check_absent(path)
     extensions = _EXTENSIONS.get(format)
     is_folder = format in _FILE_OR_FOLDER and not path.suffix
     if extensions and not is_folder and not path.name.endswith(extensions):
         raise DataError(
             f"{path.name!r} is no name for a {format} file", where=path, fix=f"end it in one of {listed(extensions)}"
         )
+
+
+def check_absent(path: Path) -> None:
+    """Raises DataError where anything is at `path`: nothing is ever overwritten."""
+    if os.path.lexists(path.expanduser()):
+        raise DataError("this exists already", where=path, fix="name another path, or delete it")

@@ -14,7 +14,7 @@ from m3tune.model.backbone import load_backbone, load_tokenizer, longest_text_to
 from m3tune.model.encoder import Encoder
 from m3tune.model.head_files import load_heads, save_heads
 from m3tune.model.settings import apply_overrides, read_settings, write_settings
-from m3tune.paths import PACKAGE_PREFIX, resolve_path
+from m3tune.paths import looks_like_path, resolve_path
 from m3tune.recipe import ModelConfig
 
 _CONTENT_SUFFIXES = {".json", ".safetensors", ".bin", ".pt", ".txt", ".model"}
@@ -26,17 +26,12 @@ def model_folder(spec: str) -> Path:
 
     What looks like a path is never tried as a Hub id. Raises ModelError.
     """
-    if not (spec.startswith(PACKAGE_PREFIX) or _looks_like_path(spec) or Path(spec).is_dir()):
+    if not (looks_like_path(spec) or Path(spec).is_dir()):
         return _download(spec)
     try:
         return resolve_path(spec, "the model")
     except M3TuneError as error:
         raise ModelError(error.what, where=error.where, fix=error.fix) from None
-
-
-def _looks_like_path(spec: str) -> bool:
-    """Whether `spec` can only be a path: a Hub id is `name` or `owner/name`, with neither dots in front nor a drive."""
-    return spec.startswith((".", "/", "~")) or "\\" in spec or spec.count("/") > 1 or spec.endswith("/")
 
 
 def _download(hub_id: str) -> Path:
