@@ -42,9 +42,9 @@ def first_value(rows: Iterable[Row]) -> Any:
 
 
 class Intake:
-    """Counts records by kind (such as row, query, passage, judgment) and keeps the rejected ones.
+    """Counts records by kind (such as row, query, passage, judgment).
 
-    Without `skip_bad`, `finish` raises the bad records; with it, they are left out.
+    Without `skip_bad`, `finish` raises the bad records; with it, they are left out, and kept on disk to be saved.
     """
 
     def __init__(self, *, skip_bad: bool = False) -> None:
@@ -126,6 +126,8 @@ class Intake:
         self.rejected.setdefault(kind, Counter())[error.reason] += 1
         if len(self.shown) < _SHOWN:
             self.shown.append(error)
+        if not self.skip_bad:
+            return
         if self._spool is None:
             self._spool = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
             weakref.finalize(self, self._spool.close)
