@@ -91,3 +91,13 @@ def test_a_column_can_be_named(convert, tmp_path):
     )
     assert code == cli.FINE
     assert "1 judgments" in out
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.parquet", "pairs.jsonl.zst"])
+def test_pairs_hold_scores_prompts_and_negatives(convert, tmp_path, name):
+    code, out, _ = convert("rows.jsonl", name, "--to", "pairs")
+    assert code == cli.FINE
+    assert "cannot hold" not in out
+    code, _, err = convert(name, "again.jsonl", "--to", "flagembedding")
+    assert (code, err.startswith("Read as pairs: ")) == (cli.FINE, True)
+    assert [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()] == ROWS

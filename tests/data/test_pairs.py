@@ -120,6 +120,81 @@ def test_columns_can_be_named(tmp_path):
         read_collection(str(file), "llamaindex", columns)
 
 
+def test_prompts_scores_and_negatives_by_id_in_lists(tmp_path):
+    rows = [
+        {
+            "query": "a",
+            "prompt": "Find it",
+            "positive": ["x", "y"],
+            "positive_score": [0.5, None],
+            "negative": ["n", "m"],
+            "negative_id": ["p1", None],
+            "negative_title": ["T", ""],
+            "negative_score": [-1, 2],
+        },
+        {"query": "a", "positive": "x", "prompt": None, "negative": None, "negative_id": None, "negative_score": []},
+    ]
+    collection = strictly("pairs", save(tmp_path / "a.jsonl", rows))
+    prompted, plain = text_hash("Find it\x1fa"), text_hash("a")
+    assert collection.queries == {prompted: Query(prompted, "a", "Find it"), plain: Query(plain, "a")}
+    x, y, m = map(text_hash, "xym")
+    assert collection.judgments == (Judgment(prompted, x, 1, 0.5), Judgment(prompted, y), Judgment(plain, x))
+    assert collection.negatives == (Negative(prompted, "p1", score=-1.0), Negative(prompted, m, score=2.0))
+    assert collection.passages["p1"] == Passage("p1", "n", "T")
+
+
+def test_numbered_columns_of_one_negative_belong_together(tmp_path):
+    header = "query,positive,neg_1,negative_2,negative_id_02,hard-neg-id 1,negative_score_2,positive_score,prompt"
+    collection = strictly("pairs", save(tmp_path / "a.csv", f"{header}\na,x,n,m,p2,p1,1e-3,7,\na,x,,m,p2,,,,\n"))
+    a, x = text_hash("a"), text_hash("x")
+    assert collection.queries == {a: Query(a, "a")}
+    assert collection.judgments == (Judgment(a, x, 1, 7.0),)
+    assert collection.negatives == (Negative(a, "p1"), Negative(a, "p2", score=0.001))
+
+
+@pytest.mark.parametrize(
+    "header, value",
+    [
+        ("query,answer,neg_1,neg_id_2", "'neg_id_2' belongs to no negative"),
+        ("query,answer,neg_1,neg_2,neg_id", "'neg_id' belongs to no negative"),
+        ("query,answer,neg_id", "the columns of negatives are none"),
+        ("query,answer,neg_1,negative_1,neg_id_1", "'neg_id_1' belongs to no negative, or to several"),
+        ("query,answer,neg,neg_id,negative_id", "'negative_id' belongs to no negative, or to several"),
+    ],
+)
+def test_a_column_that_belongs_to_no_negative(tmp_path, header, value):
+    with pytest.raises(DataError) as caught:
+        strictly("pairs", save(tmp_path / "a.csv", f"{header}\n{header}\n"))
+    assert_error(caught.value, "a.csv:2", value, "number them alike")
+
+
+@pytest.mark.parametrize(
+    "more, value, fix",
+    [
+        ({"positive_score": True}, "'positive_score' is not a finite number: True", "write a number"),
+        ({"positive_score": "high"}, "'positive_score' is not a finite number: 'high'", "write a number"),
+        ({"positive_score": 10**400}, "'positive_score' is not a finite number: 1000", "write a number"),
+        ({"negative": ["n"], "negative_score": [1, 2]}, "'negative_score' has 2 values for 1 texts", "for each text"),
+        ({"negative": [], "negative_id": ["p"]}, "'negative_id' has 1 values for 0 texts", "for each text"),
+        ({"negative": "n", "negative_id": 1.5}, "'negative_id' is not a text: 1.5", "write a text"),
+        ({"prompt": ["Find"]}, "'prompt' is not a text: ['Find']", "write a text"),
+    ],
+)
+def test_what_is_said_of_a_passage_must_fit(tmp_path, more, value, fix):
+    with pytest.raises(DataError) as caught:
+        strictly("pairs", save(tmp_path / "a.jsonl", [{"query": "a", "positive": "x", **more}]))
+    assert_error(caught.value, "a.jsonl:1", value, fix)
+
+
+def test_line_ends_inside_and_between_rows_of_a_table(tmp_path):
+    inside = save(tmp_path / "a.csv", 'query,positive\r\n"a\r\nb","x\ry\n"\r\n')
+    collection = strictly("pairs", inside)
+    assert [query.text for query in collection.queries.values()] == ["a\r\nb"], "a text is never changed"
+    assert [passage.text for passage in collection.passages.values()] == ["x\ry\n"]
+    old = save(tmp_path / "b.csv", "query,positive\ra,x\rb,y")
+    assert len(strictly("pairs", old).judgments) == 2
+
+
 def test_a_document_may_be_longer_than_the_csv_module_expects(tmp_path):
     collection = strictly("pairs", save(tmp_path / "a.csv", [{"query": "a", "positive": "x" * 300_000}]))
     assert [len(passage.text) for passage in collection.passages.values()] == [300_000]

@@ -309,6 +309,91 @@ def test_flagembedding_writes_scores_only_for_a_whole_list():
     assert (counts["scores"], lost(counts)["scores"]) == (0, 1)
 
 
+@pytest.mark.parametrize("name", NAMES["pairs"])
+def test_pairs_count_what_they_cannot_hold(name):
+    changed = FULL.passages | {
+        "p5": Passage("p5", "a", document="d"),
+        "p6": Passage("p6", "six", document="d"),
+    }
+    more = (Judgment("q1", "p5"), Judgment("q2", "p6", score=0.0))
+    queries = {id_: query if id_ != "q2" else Query("q2", "b\r\n") for id_, query in FULL.queries.items()}
+    collection = Collection(queries, changed, (*FULL.judgments, *more), FULL.negatives, FULL.splits)
+    read, counts = convert(collection, "pairs", name)
+    assert read.queries == {"q2": queries["q2"], "q1": Query("q1", "a")}
+    assert read.judgments == (
+        Judgment("q2", "p1", 1, 0.5),
+        Judgment("q2", "p6", 1, 0.0),
+        Judgment("q1", "p1"),
+        Judgment("q1", "p2"),
+    )
+    # q2 has p2 as a negative, which is p1 with the title in the text: it stands in the row of p6 alone.
+    assert read.negatives == (Negative("q2", "p0", score=0.1), Negative("q2", "p2"), Negative("q1", "p4"))
+    assert {id_: passage.full_text for id_, passage in read.passages.items()} == {
+        id_: changed[id_].full_text for id_ in ("p1", "p6", "p0", "p2", "p4")
+    }
+    written = {name: count for name, count in counts.items() if not name.startswith(LOST)}
+    assert written == {"queries": 2, "passages": 5, "judgments": 4, "negatives": 3, "scores": 3}
+    assert lost(counts) == {
+        "queries_empty_or_without_a_relevant_passage": 1,  # q3
+        "pairs_of_these_queries": 1,  # q3 p0
+        "pairs_with_an_empty_passage": 1,  # q1 p3
+        "pairs_of_a_query_with_itself": 1,  # q1 p5
+        "passages_in_no_row": 2,  # p3, p5
+        "repeated_pairs": 1,  # q1 p1
+        "judgments_of_not_relevant": 1,  # q1 p0
+        "grades_above_1": 1,
+        "scores": 2,  # q3 p0, and one that is no number
+        "sources_of_negatives": 1,
+        "empty_prompts": 1,
+        "splits": 2,
+        "documents": 1,  # p6
+    }
+
+
+def test_a_negative_with_the_text_of_the_only_positive_is_counted():
+    passages = {"p": Passage("p", "x"), "n": Passage("n", "x"), "m": Passage("m", "y")}
+    negatives = (Negative("q", "n"), Negative("q", "m"))
+    read, counts = convert(Collection({"q": Query("q", "a")}, passages, (Judgment("q", "p"),), negatives), "pairs")
+    assert read.negatives == negatives[1:]
+    assert lost(counts) == {"negatives_with_the_text_of_the_positive": 1, "passages_in_no_row": 1}
+
+
+@pytest.mark.parametrize("kind", ["queries", "passages"])
+def test_pairs_cannot_name_a_blank_id(tmp_path, kind):
+    queries, passages = {"q": Query("q", "a")}, {"p": Passage("p", "x")}
+    blank = {"queries": Query, "passages": Passage}[kind]("", "b")
+    id_of = {"queries": "q", "passages": "p"} | {kind: ""}
+    collection = Collection(
+        queries | {"": blank} if kind == "queries" else queries,
+        passages | {"": blank} if kind == "passages" else passages,
+        (Judgment(id_of["queries"], id_of["passages"]),),
+    )
+    with pytest.raises(DataError, match="the id '' is blank"):
+        write_collection(collection, tmp_path / "a.csv", "pairs")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_that_is_its_own_positive_is_counted_in_flagembedding():
+    passages = {"p": Passage("p", "a"), "r": Passage("r", "b")}
+    collection = Collection({"q": Query("q", "a")}, passages, (Judgment("q", "p"), Judgment("q", "r")))
+    read, counts = convert(collection, "flagembedding")
+    assert [passage.text for passage in read.passages.values()] == ["b"]
+    assert lost(counts)["pairs_of_a_query_with_itself"] == 1
+
+
+def test_scores_and_prompts_of_flagembedding_survive_pairs(tmp_path):
+    rows = [
+        {"query": "a", "pos": ["one", "two"], "neg": ["three"], "pos_scores": [3, 2.5], "neg_scores": [-1.0]},
+        {"query": "b", "pos": ["three"], "neg": ["one", "four"], "prompt": "Find it"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    collection = strictly("flagembedding", tmp_path / "a.jsonl")
+    for name in NAMES["pairs"]:
+        read, counts = convert(collection, "pairs", name)
+        assert read == collection
+        assert lost(counts) == {}
+
+
 def test_beir_counts_what_it_cannot_hold():
     read, counts = convert(FULL, "beir")
     assert read.queries == {id_: Query(id_, query.text) for id_, query in FULL.queries.items()}
@@ -389,9 +474,10 @@ def test_a_llamaindex_file_is_what_save_json_writes(tmp_path):
 
 
 def test_the_same_collection_gives_the_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        write_collection(FULL, tmp_path / name / "c.jsonl.gz", "flagembedding")
-    assert (tmp_path / "a/c.jsonl.gz").read_bytes() == (tmp_path / "b/c.jsonl.gz").read_bytes()
+    for format, name in (file for file in FILES if "." in file[1]):
+        for folder in ("a", "b"):
+            write_collection(FULL, tmp_path / folder / format / name, format)
+        assert (tmp_path / "a" / format / name).read_bytes() == (tmp_path / "b" / format / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -402,6 +488,7 @@ def test_the_same_collection_gives_the_same_bytes(tmp_path):
         ("there", "beir", "exists already", "another path"),
         ("link", "beir", "exists already", "another path"),
         ("a.jsonl", "llamaindex", "'a.jsonl'", "'.json', '.json.gz', '.json.zst'"),
+        ("a.json", "pairs", "'a.json'", "'.jsonl', '.jsonl.gz', '.jsonl.zst', '.csv'"),
         ("a.txt", "flagembedding", "'a.txt'", "'.jsonl', '.jsonl.gz'"),
     ],
 )

@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 from m3tune.errors import DataError, listed, nearest
 
+_ONE_NEGATIVE = ("negative", "neg", "hard_negative", "hard_neg")
 # Role -> the names that are known for it, whatever their case; `-` and blanks count as `_`.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "query": ("query", "question", "anchor"),
     "positive": ("positive", "pos", "passage", "answer", "context", "document"),
-    "negative": ("negative", "negatives", "neg", "hard_negative", "hard_negatives", "hard_neg"),
+    "negative": (*_ONE_NEGATIVE, "negatives", "hard_negatives"),
     "query_id": ("query_id", "question_id", "qid"),
     "prompt": ("prompt", "instruction"),
     "positive_id": ("positive_id", "passage_id", "document_id", "doc_id", "corpus_id", "pid"),
     "title": ("title", "positive_title", "passage_title", "document_title"),
     "positive_score": ("positive_score", "pos_score", "pos_scores"),
-    "negative_id": ("negative_id", "neg_id", "hard_negative_id"),
-    "negative_title": ("negative_title", "neg_title", "hard_negative_title"),
-    "negative_score": ("negative_score", "neg_score", "neg_scores", "hard_negative_score"),
+    "negative_id": tuple(f"{name}_id" for name in _ONE_NEGATIVE),
+    "negative_title": tuple(f"{name}_title" for name in _ONE_NEGATIVE),
+    "negative_score": tuple(f"{name}_{score}" for name in _ONE_NEGATIVE for score in ("score", "scores")),
 }
 IGNORE = "ignore"
 

@@ -54,13 +54,14 @@ def read_documents(folder: Path, intake: Intake, *, words: int = WORDS, fewest_w
         name = file.relative_to(root).as_posix()
         with open_text(file) as text:
             parts = chunks_of(text.read(), _kind(file), words=words, fewest_words=fewest_words)
-            passages_of[name] = [
+            passages = [
                 Passage(f"{name}#{number}", part.text, " > ".join(part.headings), name)
                 for number, part in enumerate(parts, start=1)
             ]
-        if not passages_of[name]:
+        if not passages:
             raise DataError("no text is in it", where=where, fix="write some, or move it away", reason="empty-text")
-        return all([builder.passages.add(passage, where) for passage in passages_of[name]])
+        passages_of[name] = passages
+        return all([builder.passages.add(passage, where) for passage in passages])
 
     intake.take("document", (Row(str(file), file) for file in files), add_document)
     questions = questions_file(folder) if folder.is_dir() else None

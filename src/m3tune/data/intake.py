@@ -41,9 +41,9 @@ def first_value(rows: Iterable[Row]) -> Any:
 
 
 class Intake:
-    """Counts records by kind (such as row, query, passage, judgment) and keeps the rejected ones.
+    """Counts records by kind (such as row, query, passage, judgment).
 
-    Without `skip_bad`, `finish` raises the bad records; with it, they are left out.
+    Without `skip_bad`, `finish` raises the bad records; with it, they are left out, and kept on disk to be saved.
     """
 
     def __init__(self, *, skip_bad: bool = False) -> None:

@@ -48,13 +48,9 @@ def read_json_lines(path: Path) -> Iterator[Row]:
         if isinstance(value, dict):
             yield Row(where, value)
         else:
-            no_object = DataError(
-                f"this line is not a JSON object: {excerpt(value)}",
-                where=where,
-                fix=_json_lines_fix(text),
-                reason="not-an-object",
-            )
-            yield Row(where, None, no_object, text)
+            what = f"this line is not a JSON object: {excerpt(value)}"
+            error = DataError(what, where=where, fix=_json_lines_fix(text), reason="not-an-object")
+            yield Row(where, None, error, text)
 
 
 def string_at(row: Mapping[str, Any], key: str, where: str) -> str:
