@@ -79,7 +79,7 @@ def demo(
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="Your data: BEIR, LlamaIndex, FlagEmbedding or a table of pairs.")],
+    data: Annotated[str, typer.Argument(help="Your data, in any format that m3tune reads.")],
     model: Annotated[str, typer.Option("--model", help="A folder or Hub id.")] = "BAAI/bge-m3",
     recipe: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.toml"),
     base: Annotated[str, typer.Option("--from", help="default, llamaindex or flagembedding.")] = "default",

@@ -15,6 +15,7 @@ from typing import Any
 from m3tune import __version__
 from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_json, writing
 from m3tune.data.collection import Collection
+from m3tune.data.hub import is_hub_id
 from m3tune.data.intake import Intake, in_words
 from m3tune.data.prepared import FINDINGS, REJECTED, STAGE, Prepared, is_prepared, load_prepared, save_prepared
 from m3tune.data.read import read_collection
@@ -32,8 +33,11 @@ Say = Callable[[str], None]
 
 def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
     """Read, compare and split the data of `config` into `directory`, unless it is there already."""
-    place = resolve_path(config.path, "the data")
-    key = StageKey(STAGE, config.preparing(), {"source": source_fingerprint(place), "m3tune": __version__})
+    on_hub = is_hub_id(config.path, asked_for=config.format == "datasets")
+    place = Path(config.path) if on_hub else resolve_path(config.path, "the data")
+    # What a Hub id names is taken to stay what it is: the cache keeps it.
+    source = config.path if on_hub else source_fingerprint(place)
+    key = StageKey(STAGE, config.preparing(), {"source": source, "m3tune": __version__})
     if is_complete(directory, key):
         prepared = load_prepared(directory)
     elif is_prepared(place):

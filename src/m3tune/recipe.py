@@ -28,7 +28,8 @@ class DataConfig(_Config):
     """Where the data is and how it is divided."""
 
     path: str = Field(
-        description="A BEIR folder, a LlamaIndex JSON file, FlagEmbedding JSONL, or pairs as JSONL, CSV, TSV, Parquet."
+        description="LlamaIndex JSON, FlagEmbedding JSONL, BEIR, TREC, pairs (JSONL, CSV, TSV, Parquet), Hugging Face "
+        "datasets, a folder of documents, or what m3tune prepare wrote."
     )
     format: Literal["auto", "beir", "llamaindex", "flagembedding", "pairs", "trec", "datasets", "documents"] = Field(
         "auto", description="How to read it; auto looks at the files and says what it took them for."

@@ -75,3 +75,15 @@ def test_an_unknown_protocol_is_the_users_mistake(m3tune, data, tmp_path):
     code, _, err = m3tune("prepare", data, tmp_path / "out", "--protocol", "new")
     assert code == 2
     assert "data.protocol" in err
+
+
+def test_prepared_data_is_data_for_every_command(m3tune, data, tmp_path):
+    assert m3tune("prepare", data, tmp_path / "out")[0] == 0
+    code, out, err = m3tune("convert", tmp_path / "out", tmp_path / "beir", "--to", "beir")
+    assert code == 0, err
+    assert "Read as prepared data" in err
+    assert "60 queries" in out
+    split = load_prepared(tmp_path / "out").split
+    lines = (tmp_path / "beir" / "qrels" / "test.tsv").read_text().splitlines()[1:]
+    assert {line.split("\t")[0] for line in lines} == set(split.test)
+    assert m3tune("check", tmp_path / "out")[0] in (0, 1)

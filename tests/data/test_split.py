@@ -219,7 +219,7 @@ GIANT = [{0, i} for i in range(1, 30)] + [{40}, {41}, {42}]
         (build([{0}, {1}]), {}, "data.test", "groups by shared relevant passages: 2", "at least 3 groups"),
         (build([{0}, {0}, {0}]), {}, "data.test", "passages: 1, queries: 3", "set it to 0"),
         (build([{0}], {"test": ("q0",)}), {}, "data.dev", "passages: 0, queries: 0", "dev split of your own"),
-        (build([set(), set()]), {}, "data", "2 queries", "bring questions"),
+        (build([set(), set()]), {}, "data", "2 queries", "questions"),
         (build([{0}, {0}, {0}]), {}, "data.test", "share", 'data.protocol = "new questions"'),
         (build([{0}, set()], {"test": ("q1",)}), {}, "data.test", "the test split", "remove the split"),
         (build([{0}], {"evaluation": ("q0",)}), {}, "data", "'evaluation'", "'train', 'dev', 'test'"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3tune.data import beir, columns, documents, flagembedding, llamaindex, pairs, saved, trec
+from m3tune.data import beir, columns, documents, flagembedding, llamaindex, pairs, prepared, saved, trec
 from m3tune.data.files import read_lines
 from m3tune.data.intake import first_value
 from m3tune.data.rows import read_json, read_json_lines
@@ -43,6 +43,8 @@ def detect_format(path: Path) -> tuple[str, str]:
     Documents are the last resort: a folder with data of another format may well hold a README, too. Raises DataError,
     naming what it saw, when no format fits or several do.
     """
+    if path.is_dir() and prepared.is_prepared(path):
+        return "prepared", f"Read as prepared data: {path.name} is what m3tune prepare wrote."
     return _format_of_folder(path) if path.is_dir() else _format_of_file(path)
 
 

@@ -123,6 +123,8 @@ class Intake:
         self.rejected.setdefault(kind, Counter())[error.reason] += 1
         if len(self.shown) < _SHOWN:
             self.shown.append(error)
+        if not self.skip_bad:
+            return
         if self._rejected is None:
             self._rejected = temporary_folder(self) / "rejected.jsonl"
         record = row.source or row.value

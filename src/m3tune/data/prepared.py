@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from m3tune.artifact import MANIFEST, read_json, write_json
 from m3tune.data.balance import balance_table, features_of
 from m3tune.data.collection import Collection
+from m3tune.data.intake import Intake
 from m3tune.data.lengths import histogram
 from m3tune.data.similar import NearCopies, Similar
 from m3tune.data.store import load_collection, save_collection
@@ -36,6 +37,15 @@ def is_prepared(folder: Path) -> bool:
     """Whether a folder holds prepared data."""
     manifest = folder / MANIFEST
     return manifest.is_file() and read_json(manifest).get("stage") == STAGE
+
+
+def read_prepared(folder: Path, intake: Intake) -> Collection:
+    """The collection of prepared data, with its split as the splits that it brings. Raises ArtifactError."""
+    collection, split = load_collection(folder), load_split(folder)
+    for kind in ("queries", "passages", "judgments", "negatives"):
+        intake.kept[kind] += len(getattr(collection, kind))
+    members = {side: getattr(split, side) for side in _SIDES}
+    return replace(collection, splits={side: query_ids for side, query_ids in members.items() if query_ids})
 
 
 def save_prepared(folder: Path, collection: Collection, similar: Similar, split: Split) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from m3tune.data import beir, documents, flagembedding, hub, llamaindex, pairs, saved, trec
+from m3tune.data import beir, documents, flagembedding, hub, llamaindex, pairs, prepared, saved, trec
 from m3tune.data.collection import Collection
 from m3tune.data.detect import detect_format
 from m3tune.data.intake import Intake
@@ -21,6 +21,7 @@ FORMATS: Mapping[str, Callable[[Path, Intake], Collection]] = {
     "datasets": saved.read_saved,
     "documents": documents.read_documents,
 }
+"""What people bring; prepared data, which is our own, is read as well."""
 # Formats whose columns can be named, which is then done as the third argument.
 _WITH_COLUMNS: Mapping[str, Callable[[Path, Intake, Mapping[str, str]], Collection]] = {
     "pairs": pairs.read_pairs,
@@ -40,7 +41,7 @@ def read_collection(
     format's reader does.
     """
     intake, columns = intake or Intake(), columns or {}
-    if format != "auto" and format not in FORMATS:
+    if format not in ("auto", "prepared", *FORMATS):
         close = nearest(format, FORMATS)
         hint = f"did you mean {close!r}? " if close else ""
         raise DataError(f"unknown format {format!r}", fix=f"{hint}known formats: auto, {', '.join(FORMATS)}")
@@ -52,7 +53,10 @@ def read_collection(
     else:
         place = resolve_path(path, "the data")
         format, why = _format_of(place, format, columns)
-        collection = _WITH_COLUMNS[format](place, intake, columns) if columns else FORMATS[format](place, intake)
+        if format == "prepared":
+            collection = prepared.read_prepared(place, intake)
+        else:
+            collection = _WITH_COLUMNS[format](place, intake, columns) if columns else FORMATS[format](place, intake)
     intake.finish()
     if collection.passages and not collection.queries:
         why = f"{why} It holds no question. To train or measure, {documents.NEXT}."

@@ -11,6 +11,7 @@ import numpy as np
 from m3tune.data.balance import features_of
 from m3tune.data.carve import carve
 from m3tune.data.collection import Collection
+from m3tune.data.documents import NEXT
 from m3tune.data.groups import connected_groups
 from m3tune.data.similar import Similar
 from m3tune.errors import DataError, listed
@@ -49,7 +50,7 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
             f"no query has a relevant passage ({len(collection.queries):,} queries, {len(collection.passages):,} "
             "passages)",
             where="data",
-            fix="bring questions and the passages that answer them; see docs/guide/data.md",
+            fix=NEXT,
         )
     sides, counts = _given_sides(collection, judged)
     documents = connected_groups({q: list(_shared_keys(collection, similar, q)) for q in judged})
