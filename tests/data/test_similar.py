@@ -1,4 +1,7 @@
-from m3tune.data.collection import Collection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m3tune.data.collection import Collection, first_copies
 from m3tune.data.similar import exact_copies, find_similar
 from m3tune.types import Judgment, Passage, Query
 
@@ -26,3 +29,12 @@ def test_exact_copies_are_of_what_the_encoder_reads():
     similar = exact_copies(collection())
     assert similar.passages.first == {"a2": "a", "titled": "a"}
     assert similar.queries.first == {}
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "a b", "A"]), max_size=30))
+def test_first_copies_are_what_a_dictionary_finds(texts):
+    found = first_copies((str(row), text) for row, text in enumerate(texts))
+    first: dict[str, str] = {}
+    for row, text in enumerate(texts):
+        assert found[str(row)] == first.setdefault(text, str(row))
+    assert all(copy != original for copy, original in found.items())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+
+import numpy as np
 
 from m3tune.errors import DataError
 from m3tune.types import Judgment, Negative, Passage, Qrels, Query, QuerySet
@@ -100,12 +103,12 @@ class Collection:
     @cached_property
     def canonical_passage(self) -> Mapping[str, str]:
         """Passage id -> the first passage id with the very same text, so that copies count as one."""
-        return _first_copies((p.id, p.full_text) for p in self.passages.values())
+        return first_copies((p.id, p.full_text) for p in self.passages.values())
 
     @cached_property
     def canonical_query(self) -> Mapping[str, str]:
         """Query id -> the first query id with the very same prompt and text."""
-        return _first_copies((q.id, f"{q.prompt}\x1f{q.text}") for q in self.queries.values())
+        return first_copies((q.id, f"{q.prompt}\x1f{q.text}") for q in self.queries.values())
 
 
 class _Copies(dict[str, str]):
@@ -115,11 +118,16 @@ class _Copies(dict[str, str]):
         return id_
 
 
-def _first_copies(texts: Iterable[tuple[str, str]]) -> _Copies:
-    first: dict[bytes, str] = {}
-    copies = _Copies()
+def first_copies(texts: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Id -> the first id with the very same text, from (id, text) pairs; eight bytes a text while it looks."""
+    ids: list[str] = []
+    digests = array("Q")
     for id_, text in texts:
-        original = first.setdefault(_digest(text), id_)
-        if original != id_:
-            copies[id_] = original
-    return copies
+        ids.append(id_)
+        digests.append(int.from_bytes(_digest(text), "big"))
+    values = np.frombuffer(digests, dtype=np.uint64) if ids else np.zeros(0, np.uint64)
+    order = np.argsort(values, kind="stable")
+    begins = np.append(True, values[order][1:] != values[order][:-1])[: len(ids)]
+    firsts = order[np.maximum.accumulate(np.where(begins, np.arange(len(ids)), 0))]
+    first_of = dict(zip(order[~begins].tolist(), firsts[~begins].tolist(), strict=True))
+    return _Copies({ids[row]: ids[first_of[row]] for row in sorted(first_of)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from m3tune.data.collection import Collection, text_hash
+from m3tune.data.collection import Collection, first_copies
 from m3tune.data.similar import NearCopies
 from m3tune.diagnose.context import Context
 from m3tune.diagnose.wording import found, share, shown
@@ -60,13 +60,11 @@ def near_duplicate_queries(collection: Collection, context: Context) -> Iterator
 
 def texts_under_several_titles(collection: Collection, _: Context) -> Iterator[Finding]:
     """The same passage text under different titles: boilerplate, or a title that went astray."""
-    first: dict[str, str] = {}
     titles: dict[str, set[str]] = {}
-    for passage in collection.passages.values():
-        key = text_hash(passage.text)
-        earlier = first.setdefault(key, passage.id)
-        if earlier != passage.id and passage.title != collection.passages[earlier].title:
-            titles.setdefault(earlier, {collection.passages[earlier].title}).add(passage.title)
+    for id_, earlier in first_copies((p.id, p.text) for p in collection.passages.values()).items():
+        title, other = (collection.passages[passage_id].title for passage_id in (earlier, id_))
+        if title != other:
+            titles.setdefault(earlier, {title}).add(other)
     if titles:
         yield found(
             "text-under-several-titles",

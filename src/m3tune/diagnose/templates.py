@@ -17,6 +17,7 @@ from m3tune.errors import excerpt
 from m3tune.types import Finding, Passage
 
 _FEWEST = 20  # texts of a kind from which a share means something
+_MOST = 20_000  # texts of a kind that are looked at
 _COMMON = 0.3  # share of one kind from which a mark is a template of it
 _LACKING = 0.1  # of that share, what the other kind has at most
 _SURE, _SURELY_LACKING = 0.8, 0.05
@@ -70,13 +71,21 @@ def prompts_in_queries(collection: Collection, _: Context) -> Iterator[Finding]:
 
 
 def _marks_by_kind(collection: Collection) -> tuple[_Counts, _Counts]:
-    """Marks of the passages that are relevant to a query, and of all others; each text counts once."""
+    """Marks of the passages that are relevant to a query, and of all others; each text counts once.
+
+    Of a large corpus an even sample is looked at: a template that matters stands in a large share of it.
+    """
     relevant = {collection.canonical_passage[p] for ids in collection.positives.values() for p in ids}
     counts: dict[bool, Counter[_Mark]] = {True: Counter(), False: Counter()}
     texts = {True: 0, False: 0}
+    every = {True: -(-len(relevant) // _MOST), False: -(-len(collection.passages) // _MOST)}
+    seen: Counter[bool] = Counter()
     for passage in collection.passages.values():
         if collection.canonical_passage[passage.id] == passage.id:
             kind = passage.id in relevant
+            seen[kind] += 1
+            if seen[kind] % every[kind]:
+                continue
             counts[kind].update(_marks(passage))
             texts[kind] += 1
     return (counts[True], texts[True]), (counts[False], texts[False])
