@@ -257,10 +257,11 @@ def test_matryoshka_makes_short_vectors_better(tiny_folders, collection, tmp_pat
         tuned(
             encoder, collection, tmp_path / str(len(dims)), evaluate_dev=constant, evaluations=1, matryoshka_dims=dims
         )
-        passages = encode_tokens(
-            encoder, tokenize_passages(encoder, collection, list(collection.passages)), torch.float32
+        tokens = (
+            tokenize_queries(encoder, collection, TRAIN_QUERIES),
+            tokenize_passages(encoder, collection, list(collection.passages)),
         )
-        queries = encode_tokens(encoder, tokenize_queries(encoder, collection, TRAIN_QUERIES), torch.float32)
+        queries, passages = (encode_tokens(encoder, texts, torch.float32).dense for texts in tokens)
         short = [torch.nn.functional.normalize(torch.from_numpy(v)[:, :4], dim=1) for v in (queries, passages)]
         first[dims] = found_first(short[0] @ short[1].T, collection, TRAIN_QUERIES)
     assert first[(4,)] > first[()] + 0.1
