@@ -50,11 +50,10 @@ from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.preparation import Say, prepare
 from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
+from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
 from m3tune.training.train import train
 from m3tune.types import HYBRID, RRF, Head
-
-WEIGHTS = "hybrid.json"
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
         head=head,
     )
     write_json(folder / "comparison.json", [asdict(item) for item in comparison.metrics])
-    write_json(folder / "heads.json", _compare_heads(folder, recipe, prepared))
+    write_json(folder / HEADS, _compare_heads(folder, recipe, prepared))
     write_json(folder / "verdict.json", asdict(result))
     return result
 

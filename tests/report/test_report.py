@@ -79,13 +79,14 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
     (folder / "train" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     write_manifest(folder / "train", {"queries": 12, "queries_cut": 1, "passages_cut": 2}, 3700)
     selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen == "tuned" else 0.7, "tuned": 0.61}
-    write_json(folder / "train" / "selection.json", selection | {"checkpoint": 5, "steps": 10})
+    selection |= {"checkpoint": 5, "steps": 10, "head": "dense", "base_head": "dense", "best_checkpoint": 0.61}
+    write_json(folder / "train" / "selection.json", selection)
     save_evaluations(folder / "tuned", [tuned])
     write_manifest(folder / "tuned", {}, 70)
     write_json(folder / "comparison.json", [as_row(item) for item in comparison.metrics])
     result = {key: getattr(main, key) for key in ("metric", "base", "tuned", "difference", "p_value", "queries")}
     delivered = "base" if chosen == "base" or word == "worse" else "tuned"
-    result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5}
+    result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5, "head": "dense"}
     write_json(folder / "verdict.json", result)
     return folder
 

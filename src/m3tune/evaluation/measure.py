@@ -122,7 +122,7 @@ def plan_of(config: EvaluateConfig) -> SearchPlan:
     return SearchPlan(config.depth, config.candidates, config.first_stage, config.exact_passages)
 
 
-def deciding_head(choice: str, heads: Sequence[Head]) -> str:
+def deciding_head(choice: str, heads: Sequence[str]) -> str:
     """The head or mixture that `evaluate.head` means for a model with these heads.
 
     With several heads "auto" is the hybrid: it is what the unified loss trains, what `m3tune search` answers with, and

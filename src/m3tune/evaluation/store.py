@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m3tune.artifact import write_json
+from m3tune.artifact import read_json, write_json
 from m3tune.errors import ArtifactError, DataError
 from m3tune.evaluation.metrics import PerQuery, mean
 from m3tune.types import Hit, Run
@@ -73,6 +73,11 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
     for name, head, query_id, metric, value in _rows(folder / PER_QUERY, _PER_QUERY_SCHEMA):
         per_query[name, head][metric][query_id] = value
     return [Evaluation(name, head, dict(runs[head]), dict(values)) for (name, head), values in per_query.items()]
+
+
+def measured_heads(folder: Path) -> tuple[str, ...]:
+    """The heads and mixtures that `save_evaluations` was given. Raises ArtifactError."""
+    return tuple(read_json(folder / METRICS))
 
 
 def load_evaluation(folder: Path, head: str) -> Evaluation:

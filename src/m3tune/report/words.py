@@ -68,6 +68,32 @@ def sentence(data: Mapping[str, Any]) -> str:
     )
 
 
+def head(name: str) -> str:
+    """A head or mixture in words."""
+    return _HEADS.get(name, name)
+
+
+def system(of: Mapping[str, str]) -> str:
+    """A model and its head, such as `tuned, hybrid`; BM25 is both."""
+    return head(of["head"]) if of["name"] == of["head"] else f"{of['name']}, {head(of['head'])}"
+
+
+def compared(pair: Mapping[str, Any]) -> str:
+    """One comparison of two heads in one line."""
+    return (
+        f"{system(pair['second'])} against {system(pair['first'])}: {pair['metric']} {number(pair['base'])} -> "
+        f"{number(pair['tuned'])}, {signed(pair['difference'])} {interval(pair['ci95'])}"
+    )
+
+
+def measured_by(data: Mapping[str, Any]) -> str:
+    """Which heads the verdict compares, where the chosen model has several; else nothing."""
+    base, tuned = head(data["base_head"]), head(data["verdict"]["head"])
+    if not data["heads"]:
+        return ""
+    return f"both models by {tuned}" if base == tuned else f"the base model by {base}, the tuned one by {tuned}"
+
+
 def outcome(data: Mapping[str, Any]) -> str:
     """The verdict's word, or `nothing better` where no checkpoint beat the base model on development data."""
     return "nothing better" if data["chosen"] == "base" else data["verdict"]["verdict"]
@@ -119,6 +145,15 @@ def _about(count: int) -> str:
     unit = 10 ** max(0, len(str(count)) - 2)
     return f"{-(-count // unit) * unit:,}"
 
+
+_HEADS = {
+    "dense": "dense",
+    "sparse": "sparse",
+    "multi": "multi-vector",
+    "hybrid": "hybrid",
+    "rrf": "reciprocal rank fusion",
+    "bm25": "BM25",
+}
 
 _HEADLINES = {
     "better": "The tuned model is better than the base model.",

@@ -94,7 +94,7 @@ def _top(queries: Vectors, passages: Vectors, head: Head, k: int) -> Iterator[tu
         best, index = torch.empty(0), torch.empty(0, dtype=torch.int64)
         for start, block in _passage_blocks(passages, head):
             found = SCORES[head](query_block, block)
-            scores, rows = found.topk(min(k, found.shape[1]), dim=1)
+            scores, rows = _best_of_block(found, min(k, found.shape[1]))
             if len(best):
                 scores, rows = torch.cat([best, scores], dim=1), torch.cat([index, rows + start], dim=1)
             by_row = rows.argsort(dim=1)
@@ -102,6 +102,18 @@ def _top(queries: Vectors, passages: Vectors, head: Head, k: int) -> Iterator[tu
             order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
             best, index = scores.gather(1, order), rows.gather(1, order)
         yield best.numpy(), index.numpy()
+
+
+def _best_of_block(found: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best `k` of each row, (q, K) scores and columns; of equal scores at the last place the first columns."""
+    scores, columns = found.topk(k, dim=1)
+    last = scores[:, -1:]
+    # topk takes any of the columns that tie with the last place.
+    tied = ((found == last).sum(dim=1) > (scores == last).sum(dim=1)).nonzero().squeeze(1)
+    if len(tied):
+        columns[tied] = found[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
+        scores[tied] = found[tied].gather(1, columns[tied])
+    return scores, columns
 
 
 def _query_blocks(queries: Vectors, head: Head) -> Iterator[Embeddings]:

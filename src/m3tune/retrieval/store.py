@@ -55,7 +55,7 @@ def store_vectors(
     """
     # Sizes of batches are in the key because the note counts batches.
     settings = {"heads": list(heads), "dense": dense, "multi": multi, "dtype": str(dtype)}
-    config = settings | {"encoder": asdict(encoder.settings), "budget_tokens": budget_tokens(encoder)}
+    config = settings | {"encoder": made_by(encoder), "budget_tokens": budget_tokens(encoder)}
     inputs = {"weights": weights_fingerprint(encoder), "tokens": _tokens_fingerprint(tokens), "m3tune": __version__}
     key = StageKey(STAGE, config, inputs | dict(about or {}))
     if not is_complete(folder, key):
@@ -88,6 +88,13 @@ def is_vectors(folder: Path) -> bool:
     """Whether `folder` holds finished vectors."""
     manifest = folder / MANIFEST
     return manifest.is_file() and read_json(manifest).get("stage") == STAGE
+
+
+def made_by(encoder: Encoder) -> dict[str, Any]:
+    """The settings that change a vector, as JSON holds them. The hybrid's weights change none."""
+    settings = asdict(encoder.settings)
+    del settings["hybrid_weights"]
+    return settings | {"heads": list(encoder.settings.heads)}
 
 
 def weights_fingerprint(encoder: Encoder) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from m3tune.types import Head
 from m3tune.vectors import Embeddings, MultiVector, Sparse, offsets_of, ranges
 
 Rows = slice | np.ndarray
+HEADS: tuple[Head, ...] = get_args(Head)
 
 
 class Spans(NamedTuple):
@@ -67,8 +68,7 @@ class Vectors:
     @property
     def heads(self) -> tuple[Head, ...]:
         """The heads that are there."""
-        heads: tuple[Head, ...] = ("dense", "sparse", "multi")
-        return tuple(head for head in heads if getattr(self, head) is not None)
+        return tuple(head for head in HEADS if getattr(self, head) is not None)
 
     def subset(self, rows: np.ndarray) -> Vectors:
         """Some of the texts, (n,) int64, in that order; entries are not copied, dense vectors are."""
@@ -77,6 +77,10 @@ class Vectors:
             self.sparse and self.sparse._replace(spans=_spans_of(self.sparse.spans, rows)),
             self.multi and self.multi._replace(spans=_spans_of(self.multi.spans, rows)),
         )
+
+    def only(self, heads: Sequence[Head]) -> Vectors:
+        """The same texts by some of the heads."""
+        return Vectors(*(getattr(self, head) if head in heads else None for head in HEADS))
 
     def load(self, rows: Rows, heads: Sequence[Head] | None = None) -> Embeddings:
         """Some of the texts as tensors in memory, float32 whatever they are stored in; all heads unless named."""
