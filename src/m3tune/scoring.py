@@ -57,7 +57,7 @@ def sparse_scores(queries: Sparse, passages: Sparse) -> Tensor:
         block = partial(_table_scores, columns, queries.offsets, cells, (len(known), last - first))
         weights = passages.weights[shared][slice(*at)]
         blocks.append(checkpoint(block, queries.weights, weights, use_reentrant=False, preserve_rng_state=False))
-    return torch.cat(blocks, dim=1)
+    return torch.cat(blocks, dim=1) if blocks else queries.weights.new_zeros(len(queries.offsets) - 1, 0)
 
 
 def _table_scores(

@@ -20,7 +20,7 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.collection import Collection
 from m3tune.data.files import open_text
 from m3tune.data.read import read_collection
-from m3tune.errors import ArtifactError, DataError, RecipeError, listed, nearest
+from m3tune.errors import ArtifactError, DataError, RecipeError, nearest
 from m3tune.evaluation.measure import deciding_head
 from m3tune.machine import Precision, pick_device, pick_precision
 from m3tune.model.encoder import Encoder
@@ -150,7 +150,7 @@ def open_index(folder: Path, encoder: Encoder) -> Index:
         differing.append("weights")
     if differing:
         raise ArtifactError(
-            f"these vectors were made by another model: {listed(differing)} differ",
+            f"these vectors were made by another model; what differs: {', '.join(differing)}",
             where=place,
             fix="name the model that made them, or encode again with this one",
         )

@@ -156,6 +156,23 @@ def test_mixtures_are_brute_force_over_the_candidates(sides, blocks, plan):
     assert found.how["dense"] == "every passage"
 
 
+@pytest.mark.parametrize(("least", "by_passage"), [(1, True), (10**6, False)])
+def test_multi_vectors_by_passage_are_those_by_query(sides, monkeypatch, least, by_passage):
+    queries, passages, scores = sides
+    loaded = []
+
+    def scored(of_queries, of_passages):
+        loaded.append(len(of_passages.multi.offsets) - 1)
+        return head_scores(of_queries, of_passages)
+
+    monkeypatch.setattr(search_module, "_QUERIES_A_PASSAGE", least)
+    monkeypatch.setattr(search_module, "head_scores", scored)
+    query_of, rows = np.array([0, 0, 3, 5, 5, 5]), np.array([4, 9, 4, 4, 9, 80])
+    found = search_module._pair_scores(queries, passages, "multi", query_of, rows)
+    torch.testing.assert_close(found, scores["multi"][query_of, rows], atol=2e-5, rtol=0)
+    assert loaded == ([1, 1, 1] if by_passage else [2, 1, 3])
+
+
 def test_one_head_has_no_mixture_and_multi_alone_searches_everything(sides):
     queries, passages, scores = sides
     dense = search(queries.only(("dense",)), passages, SearchPlan(10, 3, "all", 0))

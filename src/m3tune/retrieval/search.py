@@ -8,7 +8,7 @@ a small corpus they are computed for candidates: the best of the first-stage hea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -26,6 +26,7 @@ RRF_K = 60
 FirstStage = Literal["all", "dense", "sparse"]
 
 _BLOCK_TOKENS = 65_536  # of candidates whose multi-vectors are loaded at once
+_QUERIES_A_PASSAGE = 4  # from so many on, multi-vectors are read by passage and not by query
 
 
 class SearchPlan(NamedTuple):
@@ -147,21 +148,37 @@ def _candidates(
 ) -> Candidates:
     """The union of the best `count` of each first-stage ranking, with the scores of all heads."""
     rows = [np.unique(np.concatenate([of.rows[:count] for of in of_query])) for of_query in zip(*first, strict=True)]
-    scores: dict[Head, list[Tensor]] = {head: [torch.zeros(0)] for head in heads}
-    for number, of_query in enumerate(rows):
-        query = queries.load(slice(number, number + 1), heads)
-        for block in _blocks(passages, of_query):
-            for head, found in head_scores(query, passages.load(block, heads)).items():
-                scores[head].append(found[0])
     offsets = np.cumsum([0, *(len(of_query) for of_query in rows)])
-    all_rows = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    return Candidates(all_rows, offsets, {head: torch.cat(parts) for head, parts in scores.items()})
+    query_of = np.repeat(np.arange(len(queries)), np.diff(offsets))
+    all_rows = np.concatenate([np.zeros(0, np.int64), *rows])
+    scores = {head: _pair_scores(queries, passages, head, query_of, all_rows) for head in heads}
+    return Candidates(all_rows, offsets, scores)
 
 
-def _blocks(passages: Vectors, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """`rows` in pieces whose multi-vectors fit in memory."""
-    if passages.multi is None or not len(rows):
-        yield from (rows,) * bool(len(rows))
-        return
-    ends = np.cumsum(passages.multi.spans.lengths[rows])
-    yield from np.split(rows, np.flatnonzero(np.diff(ends // _BLOCK_TOKENS)) + 1)
+def _pair_scores(queries: Vectors, passages: Vectors, head: Head, query_of: np.ndarray, rows: np.ndarray) -> Tensor:
+    """The scores (M,) of pairs of a query and a passage, by `scoring.head_scores`.
+
+    One query with all its passages at a time or, for multi-vectors that many queries share, one passage with all its
+    queries: then its vectors, of which a passage has ten times a query's, are read once.
+    """
+    scores = torch.zeros(len(rows))
+    by_passage = head == "multi" and _QUERIES_A_PASSAGE * len(np.unique(rows)) <= len(rows)
+    side = rows if by_passage else query_of
+    order = np.argsort(side, kind="stable")
+    for pairs in np.split(order, np.flatnonzero(np.diff(side[order])) + 1) if len(rows) else ():
+        if by_passage:
+            found = head_scores(queries.load(query_of[pairs], (head,)), passages.load(rows[pairs[:1]], (head,)))
+            scores[pairs] = found[head][:, 0]
+            continue
+        query = queries.load(query_of[pairs[:1]], (head,))
+        for block in _blocks(passages, head, rows, pairs):
+            scores[block] = head_scores(query, passages.load(rows[block], (head,)))[head][0]
+    return scores
+
+
+def _blocks(passages: Vectors, head: Head, rows: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
+    """`pairs` in pieces whose passages' multi-vectors fit in memory."""
+    if head != "multi" or passages.multi is None:
+        return [pairs]
+    ends = np.cumsum(passages.multi.spans.lengths[rows[pairs]])
+    return np.split(pairs, np.flatnonzero(np.diff(ends // _BLOCK_TOKENS)) + 1)
