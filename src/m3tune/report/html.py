@@ -70,8 +70,7 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
     training, main = data["training"], data["verdict"]["metric"]
     intervals = [_interval(row["metric"], row, emphasis=row["metric"] == main) for row in data["metrics"]]
     compared = [
-        _interval(f"{words.system(pair['second'])} against {words.system(pair['first'])}", pair, emphasis=False)
-        for pair in (data["heads"] or {"compared": ()})["compared"]
+        _interval(words.pair(pair), pair, emphasis=False) for pair in (data["heads"] or {"compared": ()})["compared"]
     ]
     best = [training["best_step"], training["best"]]
     return {

@@ -51,14 +51,17 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
     if data["heads"]:
         _print_line(console, f"measured: {words.measured_by(data)}")
         for pair in data["heads"]["compared"]:
-            _print_line(console, words.compared(pair))
+            _print_line(console, f"  {words.compared(pair)}")
     if warning := words.words_win(data):
         _print_line(console, f"warning: {warning}")
     folder = Path(data["folder"])
     _print_line(console, "")
     _print_line(console, f"report  {folder / 'report.html'}")
     _print_line(console, f"model   {folder / 'model'}")
-    _print_line(console, f'load    sentence_transformers.SentenceTransformer("{folder / "model"}")')
+    dense_alone = "  (its dense head alone)" if data["heads"] else ""
+    _print_line(console, f'load    sentence_transformers.SentenceTransformer("{folder / "model"}"){dense_alone}')
+    if data["heads"]:
+        _print_line(console, f"search  m3tune search {folder / 'model'} DATA")
 
 
 def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:

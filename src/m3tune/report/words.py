@@ -73,16 +73,17 @@ def head(name: str) -> str:
     return _HEADS.get(name, name)
 
 
-def system(of: Mapping[str, str]) -> str:
-    """A model and its head, such as `tuned, hybrid`; BM25 is both."""
-    return head(of["head"]) if of["name"] == of["head"] else f"{of['name']}, {head(of['head'])}"
+def pair(of: Mapping[str, Any]) -> str:
+    """Two heads that were compared, of the tuned model where nothing else is said: `hybrid vs BM25`."""
+    sides = (of["second"], of["first"])
+    return " vs ".join(("base " if side["name"] == "base" else "") + head(side["head"]) for side in sides)
 
 
-def compared(pair: Mapping[str, Any]) -> str:
+def compared(of: Mapping[str, Any]) -> str:
     """One comparison of two heads in one line."""
     return (
-        f"{system(pair['second'])} against {system(pair['first'])}: {pair['metric']} {number(pair['base'])} -> "
-        f"{number(pair['tuned'])}, {signed(pair['difference'])} {interval(pair['ci95'])}"
+        f"{pair(of)}: {of['metric']} {number(of['base'])} -> {number(of['tuned'])}, "
+        f"{signed(of['difference'])} {interval(of['ci95'])}"
     )
 
 
@@ -151,7 +152,7 @@ _HEADS = {
     "sparse": "sparse",
     "multi": "multi-vector",
     "hybrid": "hybrid",
-    "rrf": "reciprocal rank fusion",
+    "rrf": "rank fusion",
     "bm25": "BM25",
 }
 
