@@ -52,6 +52,7 @@ from m3tune.preparation import Say, prepare
 from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
+from m3tune.retrieval.search import FIRST_STAGE
 from m3tune.training.train import train
 from m3tune.types import HYBRID, RRF, Head
 
@@ -156,7 +157,9 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
         return _measure(current, "dev", recipe, prepared, corpus, sets, heads, place).searched["dev"]
 
     def evaluate_dev(current: Encoder) -> Mapping[str, float]:
-        searched = search_dev(current, None if head in (HYBRID, RRF) else (head,))  # type: ignore[arg-type]
+        # Multi-vectors are searched as they will be on the test: with the first stage of the other heads.
+        alone: tuple[Head, ...] = tuple(one for one in FIRST_STAGE if one == head)
+        searched = search_dev(current, alone or None)
         values = mean(searched.evaluation(head, weights).per_query)
         others = [other for other in searched.heads if other != head]
         return values | {f"{metric} {o}": mean(searched.evaluation(o, weights).per_query)[metric] for o in others}

@@ -28,7 +28,7 @@ from m3tune.model.settings import M3_WEIGHTS
 from m3tune.paths import resolve_path
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries, tokenize_texts
 from m3tune.retrieval.layout import Storage
-from m3tune.retrieval.search import SearchPlan, search
+from m3tune.retrieval.search import FIRST_STAGE, SearchPlan, search
 from m3tune.retrieval.store import is_vectors, made_by, open_vectors, store_vectors, weights_fingerprint
 from m3tune.retrieval.vectors import Vectors
 from m3tune.retrieval.words import Shared, Word, lexical_words, shared_words, speller
@@ -179,8 +179,8 @@ def answer(
     queries = encode_tokens(encoder, tokenize_texts(encoder, questions, "query"), dtype, heads, "encode questions")
     plan = (plan or SearchPlan())._replace(depth=top)
     # A single head is searched alone, but the multi-vector one needs the first stage of the others.
-    used = heads if head in (HYBRID, RRF, "multi") else (head,)
-    found = search(queries.only(used), index.vectors, plan)  # type: ignore[arg-type]
+    alone = tuple(one for one in FIRST_STAGE if one == head)
+    found = search(queries.only(alone or heads), index.vectors, plan)
     if head == HYBRID:
         ranked = found.by_weights(encoder.settings.hybrid_weights or M3_WEIGHTS)
     else:

@@ -24,6 +24,7 @@ from m3tune.types import Head, Hit, Run
 
 RRF_K = 60
 FirstStage = Literal["all", "dense", "sparse"]
+FIRST_STAGE: tuple[Head, ...] = ("dense", "sparse")  # heads that search every passage
 
 _BLOCK_TOKENS = 65_536  # of candidates whose multi-vectors are loaded at once
 _QUERIES_A_PASSAGE = 4  # from so many on, multi-vectors are read by passage and not by query
@@ -85,11 +86,11 @@ class Found:
 def search(queries: Vectors, passages: Vectors, plan: SearchPlan) -> Found:
     """Search `passages` by every head that queries and passages both have."""
     heads: list[Head] = [head for head in queries.heads if head in passages.heads]
-    asked: list[Head] = [head for head in heads if head != "multi" and plan.first_stage in ("all", head)]
-    first = asked or [head for head in heads if head != "multi"]
+    able = [head for head in heads if head in FIRST_STAGE]
+    first = [head for head in able if plan.first_stage in ("all", head)] or able
     everything = len(passages) <= plan.exact_passages or not first
     deep = plan.depth if everything or len(heads) == 1 else max(plan.depth, plan.candidates)
-    ranked = {head: rank(queries, passages, head, deep) for head in heads if head != "multi" or everything}
+    ranked = {head: rank(queries, passages, head, deep) for head in heads if head in able or everything}
     candidates = None
     if len(heads) > 1 and everything:
         candidates = _all_pairs(queries, passages, heads)
