@@ -9,6 +9,7 @@ import torch
 from m3tune import pipeline
 from m3tune.data.collection import Collection
 from m3tune.errors import RecipeError, TrainingError
+from m3tune.evaluation import measure
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.recipe import ModelConfig, TrainConfig, build_recipe
@@ -397,6 +398,22 @@ def test_heads_are_compared_in_pairs_and_stand_in_the_report(whole_run):
     page = (output / "report.html").read_text()
     assert "the base model by dense, the tuned one by hybrid" in page
     assert page.count("share of the") >= 3
+
+
+def test_a_run_whose_vectors_go_to_disk_finds_the_same(whole_run, tiny_folders, collection, tmp_path, monkeypatch):
+    stored = []
+    store = measure.store_vectors
+    monkeypatch.setattr(measure, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr(measure, "store_vectors", lambda *a, **k: (stored.append(a[3].name), store(*a, **k))[1])
+    run_with_heads(tiny_folders["bert"], tmp_path / "run", collection)
+    assert set(stored) == {"base", "dev", "tuned"}
+    assert not (tmp_path / "run" / "vectors").exists()
+    for stage in ("base", "tuned"):
+        expected = read(Path(whole_run[0].output), stage, "metrics.json")
+        for head, metrics in read(tmp_path / "run", stage, "metrics.json").items():
+            assert metrics == pytest.approx(expected[head], abs=0.1), "multi-vectors are float16 there"
+            if head == "dense":
+                assert metrics == expected[head]
 
 
 def test_a_verdict_by_another_head_and_untuned_weights(tiny_folders, collection, tmp_path):
