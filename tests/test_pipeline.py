@@ -87,7 +87,7 @@ def test_verdict_json_holds_exactly_what_programs_were_promised(finished):
     verdict = json.loads((folder_of(recipe) / "verdict.json").read_text())
     assert {key: type(value) for key, value in verdict.items()} == {
         "metric": str, "base": float, "tuned": float, "difference": float, "ci95": list, "p_value": float,
-        "queries": int, "verdict": str, "delivered": str, "checkpoint": int,
+        "queries": int, "verdict": str, "delivered": str, "checkpoint": int, "head": str,
     }  # fmt: skip
     assert verdict["metric"] == "nDCG@10"
     assert verdict["verdict"] in ("better", "no worse", "inconclusive", "worse")

@@ -267,7 +267,7 @@ def evaluate(
     bm25: Annotated[bool, typer.Option(help="Measure BM25 beside it.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Measure any model on any data, with BM25 beside it.
+    """Measure every head of any model on any data, with BM25 beside it.
 
     Example: m3tune evaluate runs/demo/model package:m3tune/demo/scifact --split test
     """
@@ -290,9 +290,111 @@ def evaluate(
         evaluations = pipeline.evaluate(ModelConfig(path=model), collection, query_ids, config, folder, name, say)
     say(f"metrics, runs and per-query results: {folder}")
     if as_json:
-        _print_json({evaluation.name: mean(evaluation.per_query) for evaluation in evaluations})
+        means: dict[str, dict[str, Any]] = {}
+        for evaluation in evaluations:
+            means.setdefault(evaluation.name, {})[evaluation.head] = mean(evaluation.per_query)
+        _print_json(means)
     else:
         print_evaluations(out, evaluations)
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="A folder, a Hub id or package:NAME/FOLDER.")],
+    data: Annotated[str, typer.Argument(help="Any data that m3tune reads, or a .txt file with one text a line.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", help="The folder to write.", show_default="runs/vectors-MODEL-DATA")
+    ] = None,
+    what: Annotated[str, typer.Option(help="passages, queries or both; lines of a .txt are one kind.")] = "both",
+    heads: Annotated[
+        str | None, typer.Option(help='Which heads, e.g. "dense,sparse".', show_default="all that the model has")
+    ] = None,
+    dense: Annotated[str, typer.Option(help="How dense vectors are stored: float32 or float16.")] = "float32",
+    multi: Annotated[str, typer.Option(help="How multi-vectors are stored: float16 or float32.")] = "float16",
+    source: Annotated[
+        str, typer.Option("--from", metavar="FORMAT", help="What DATA is, where it is not seen.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write vectors of any heads to disk; goes on where it was cut off.
+
+    Example: m3tune encode runs/demo/model questions.json --out vectors
+    """
+    from m3tune.model.weights import load_encoder
+    from m3tune.recipe import ModelConfig
+    from m3tune.report.terminal import print_encoded
+    from m3tune.searching import encode_collection, read_texts
+
+    _one_of("--what", what, ("both", "passages", "queries"))
+    for option, storage in (("--dense", dense), ("--multi", multi)):
+        _one_of(option, storage, ("float32", "float16"))
+    wanted = [part.strip() for part in heads.split(",")] if heads else None
+    for head in wanted or ():
+        _one_of("--heads", head, ("dense", "sparse", "multi"))
+    say = _say(as_json)
+    options: Any = {"what": what, "heads": wanted, "dense": dense, "multi": multi}
+    collection, why = read_texts(data, options["what"], source)
+    say(why)
+    encoder, why = load_encoder(ModelConfig(path=model))
+    say(f"{model}: {why}")
+    with _progress(as_json):
+        written = encode_collection(encoder, collection, output or _vectors_folder(model, data), **options)
+    if as_json:
+        _print_json(written)
+    else:
+        print_encoded(out, written)
+
+
+@app.command()
+def search(
+    model: Annotated[str, typer.Argument(help="A folder, a Hub id or package:NAME/FOLDER.")],
+    data: Annotated[str, typer.Argument(metavar="DATA_OR_VECTORS", help="Data, or a folder that m3tune encode wrote.")],
+    questions: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUESTION]...", help="Asked for, or read from stdin, if left out.")
+    ] = None,
+    head: Annotated[
+        str, typer.Option(help="dense, sparse, multi, hybrid or rrf; auto: hybrid, or the only head.")
+    ] = "auto",
+    top: Annotated[int, typer.Option(min=1, help="Passages to show.")] = 10,
+    explain: Annotated[bool, typer.Option(help="Show lexical weights as words, where there is a sparse head.")] = True,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Where the vectors of data are kept.", show_default="runs/vectors-MODEL-DATA"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask questions; shows what was found by which head, and which words did it.
+
+    Example: m3tune search runs/demo/model package:m3tune/demo/scifact "Does aspirin prevent cancer?"
+    """
+    from m3tune.model.weights import load_encoder
+    from m3tune.recipe import ModelConfig
+    from m3tune.report.terminal import print_answers
+    from m3tune.searching import answer, encode_collection, holds_vectors, open_index, read_texts
+
+    _one_of("--head", head, ("auto", "dense", "sparse", "multi", "hybrid", "rrf"))
+    say = _say(as_json)
+    encoder, why = load_encoder(ModelConfig(path=model))
+    say(f"{model}: {why}")
+    folder = Path(data)
+    if not holds_vectors(folder):
+        collection, why = read_texts(data, "passages")
+        say(why)
+        folder = vectors or _vectors_folder(model, data)
+        with _progress(as_json):
+            encode_collection(encoder, collection, folder, "passages")
+    index = open_index(folder, encoder)
+    if questions or not sys.stdin.isatty():
+        asked = questions or [line.strip() for line in sys.stdin if line.strip()]
+        answers = answer(encoder, index, asked, head, top) if asked else []
+        if as_json:
+            _print_json([of.as_json() | {"head": of.head} for of in answers])
+        for of in () if as_json else answers:
+            print_answers(out, of, explain)
+        return
+    say("ask a question; an empty line ends")
+    while question := out.input("? ").strip():
+        print_answers(out, answer(encoder, index, [question], head, top)[0], explain)
 
 
 @app.command()
@@ -300,6 +402,9 @@ def compare(
     base: Annotated[Path, typer.Argument(help="The evaluation directory to compare with.")],
     tuned: Annotated[Path, typer.Argument(help="The evaluation directory that should be better.")],
     data: Annotated[str, typer.Option("--data", help="The data both were measured on.")],
+    head: Annotated[
+        str, typer.Option(help="The head of both, or BASE:TUNED such as dense:hybrid; auto: hybrid, or the only head.")
+    ] = "auto",
     overrides: Sets = None,
     as_json: Json = False,
 ) -> None:
@@ -312,14 +417,19 @@ def compare(
     from m3tune.data.read import read_collection
     from m3tune.data.similar import find_similar
     from m3tune.evaluation.compare import verdict
-    from m3tune.evaluation.store import load_evaluations
+    from m3tune.evaluation.measure import deciding_head
+    from m3tune.evaluation.store import load_evaluation, measured_heads
     from m3tune.pipeline import compare_evaluations
     from m3tune.recipe import build_recipe
     from m3tune.report.terminal import print_comparison
 
     config = build_recipe({"data": {"path": data}, "model": {"path": "-"}}, overrides or [], where="--set").evaluate
     collection, _ = read_collection(data)
-    first, second = load_evaluations(base)[0], load_evaluations(tuned)[0]
+    first_head, _, second_head = head.partition(":")
+    choices = zip((base, tuned), (first_head, second_head or first_head), strict=True)
+    first, second = (
+        load_evaluation(at, deciding_head("auto", measured_heads(at)) if of == "auto" else of) for at, of in choices
+    )
     shared = tuple(metric for metric in first.per_query if metric in second.per_query)
     config = config.model_copy(update={"metrics": shared})
     comparison = compare_evaluations(first, second, collection, config, find_similar(collection))
@@ -350,6 +460,18 @@ def report(
         _print_json(read_json(file.with_suffix(".json")))
     else:
         print_verdict(out, run_folder)
+
+
+def _vectors_folder(model: str, data: str) -> Path:
+    """Where vectors are kept when no folder is named: the same for encode and search."""
+    return Path("runs") / f"vectors-{Path(model).name}-{Path(data).stem}"
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    from m3tune.errors import RecipeError
+
+    if value not in known:
+        raise RecipeError(f"{value!r} is none of {', '.join(known)}", where=option, fix="name one of them")
 
 
 def _run(recipe: Any, as_json: bool) -> None:

@@ -6,20 +6,23 @@ Each stage is a function of the run folder, the recipe and what came before, and
 
     resolved.toml the recipe with every key
     data/         the collection, its near-duplicates and the split
-    base/         the untuned encoder on the test queries; base/dev on the development corpus
+    base/         the untuned encoder on the test queries, by every head; base/dev on the development corpus
     bm25/         the baseline without a model
     train/        the log, the best checkpoint (train/model) and how it was chosen (selection.json)
     tuned/        the chosen encoder on the test queries
-    verdict.json  the contract for programs; comparison.json has every metric
+    verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
+                  several against each other, base/hybrid.json and train/hybrid.json how the hybrid's weights were tuned
+    vectors/      passages' vectors while they are measured, where they do not fit in memory
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
     report.html   the same for people
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,30 @@ from m3tune.artifact import StageKey, fingerprint, is_complete, read_json, write
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import Prepared
 from m3tune.data.similar import Similar
+from m3tune.errors import RecipeError
 from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
-from m3tune.evaluation.measure import DevCorpus, Measured, dev_corpus, measure_bm25, measure_encoder
+from m3tune.evaluation.measure import (
+    DevCorpus,
+    Measured,
+    Searched,
+    deciding_head,
+    dev_corpus,
+    measure_bm25,
+    measure_encoder,
+)
 from m3tune.evaluation.metrics import mean, parse_metrics
-from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
+from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
+from m3tune.evaluation.weights import tune_weights
 from m3tune.model.encoder import Encoder
+from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.preparation import Say, prepare
 from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
+from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
+from m3tune.retrieval.search import FIRST_STAGE
 from m3tune.training.train import train
+from m3tune.types import HYBRID, RRF, Head
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class Verdict:
     verdict: str
     delivered: str
     checkpoint: int
+    head: str = "dense"
 
 
 def silent(_: str) -> None:
@@ -93,52 +111,81 @@ def measure_words(folder: Path, recipe: Recipe, prepared: Prepared) -> None:
 
 def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
     """The untuned encoder on the test queries, and the development corpus that training is watched on."""
-    config = recipe.evaluate.measuring() | {"precision": recipe.train.precision, "bm25": recipe.evaluate.bm25}
+    choice = {"head": recipe.evaluate.head, "tune_weights": recipe.evaluate.tune_weights}
+    config = recipe.evaluate.measuring() | choice | {"precision": recipe.train.precision, "bm25": recipe.evaluate.bm25}
     key = _model_key("base", recipe, prepared, config)
     if is_complete(folder / "base", key):
         return
     collection, split = prepared.collection, prepared.split
-    encoder, why = load_encoder(recipe.model)
+    encoder, why = load_encoder(_base_model(recipe))
     say(f"{recipe.model.path}: {why}")
-    with writing(folder / "base", key) as (partial, counts):
+    head = _head_of_base(recipe, encoder)
+    with writing(folder / "base", key) as (partial, counts), _vectors(folder, "base") as place:
         sets = {"test": split.test, "dev": split.dev}
-        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets)
-        words = load_evaluations(folder / "bm25" / "dev") if recipe.evaluate.bm25 else []
-        corpus = dev_corpus(collection, split.dev, [measured.evaluations["dev"], *words], recipe.data.dev_depth)
-        save_evaluations(partial, [measured.evaluations["test"]])
-        save_evaluations(partial / "dev", [measured.on_subset("dev", split.dev, corpus)])
+        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets, place=place)
+        weights = _default_weights(encoder, recipe)
+        runs = [measured.searched["dev"].run(head, weights)]
+        if recipe.evaluate.bm25:
+            runs.append(load_evaluation(folder / "bm25" / "dev", "bm25").run)
+        corpus = dev_corpus(collection, split.dev, runs, recipe.data.dev_depth)
+        on_dev = measured.on_subset("dev", corpus)
+        weights = _tuned_weights(on_dev, recipe, weights, partial)
+        save_evaluations(partial, measured.searched["test"].evaluations(weights), measured.searched["test"].found.how)
+        save_evaluations(partial / "dev", on_dev.evaluations(weights), on_dev.found.how)
         write_json(partial / "dev_corpus.json", list(corpus))
         write_json(partial / "settings.json", asdict(encoder.settings))
         counts |= {**measured.counts, "dev_passages": len(corpus)}
 
 
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
-    """Train, choose the checkpoint on development data, and save it."""
+    """Train, choose the checkpoint and the hybrid's weights on development data, and save it."""
     metric = recipe.evaluate.main_metric
     corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
+    choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
     config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus)}
-    key = _model_key("train", recipe, prepared, config)
+    key = _model_key("train", recipe, prepared, config | choice)
     if is_complete(folder / "train", key):
         return
-    base_metric = mean(load_evaluations(folder / "base" / "dev")[0].per_query)[metric]
     encoder, _ = load_encoder(recipe.model)
+    head = deciding_head(recipe.evaluate.head, encoder.settings.heads)
+    base_head = deciding_head(recipe.evaluate.head, read_json(folder / "base" / "settings.json")["heads"])
+    base_metric = mean(load_evaluation(folder / "base" / "dev", base_head).per_query)[metric]
+    weights = _recipe_weights(recipe)
+
+    def search_dev(current: Encoder, heads: Sequence[Head] | None) -> Searched:
+        sets = {"dev": prepared.split.dev}
+        return _measure(current, "dev", recipe, prepared, corpus, sets, heads, place).searched["dev"]
 
     def evaluate_dev(current: Encoder) -> Mapping[str, float]:
-        measured = _measure(current, "dev", recipe, prepared, corpus, {"dev": prepared.split.dev})
-        return mean(measured.evaluations["dev"].per_query)
+        # Multi-vectors are searched as they will be on the test: with the first stage of the other heads.
+        alone: tuple[Head, ...] = tuple(one for one in FIRST_STAGE if one == head)
+        searched = search_dev(current, alone or None)
+        values = mean(searched.evaluation(head, weights).per_query)
+        others = [other for other in searched.heads if other != head]
+        return values | {f"{metric} {o}": mean(searched.evaluation(o, weights).per_query)[metric] for o in others}
 
-    with writing(folder / "train", key, keep_partial=True) as (partial, counts):
+    with writing(folder / "train", key, keep_partial=True) as (partial, counts), _vectors(folder, "dev") as place:
         result = train(
             encoder, prepared.collection, prepared.split.train, recipe.train, metric, evaluate_dev, partial, say
         )
+        tuned_metric = result.best_metric
+        if len(encoder.settings.heads) > 1:
+            searched = search_dev(encoder, None)
+            weights = _tuned_weights(searched, recipe, weights, partial)
+            encoder.settings = replace(encoder.settings, hybrid_weights=weights)
+            tuned_metric = mean(searched.evaluation(head, weights).per_query)[metric]
         save_encoder(encoder, partial / "model")
-        chosen = "tuned" if result.best_metric > base_metric else "base"
-        selection = {"chosen": chosen, "metric": metric, "base": base_metric, "tuned": result.best_metric}
+        chosen = "tuned" if tuned_metric > base_metric else "base"
+        selection = {"chosen": chosen, "metric": metric, "base": base_metric, "tuned": tuned_metric}
+        selection |= {"head": head, "base_head": base_head, "best_checkpoint": result.best_metric}
         write_json(partial / "selection.json", selection | {"checkpoint": result.best_step, "steps": result.steps})
         counts |= result.counts
         for checkpoint in partial.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-    say(f"dev {metric}: base {base_metric:.4f}, best checkpoint (step {result.best_step}) {result.best_metric:.4f}")
+    say(
+        f"dev {metric}: base {base_metric:.4f} ({base_head}), best checkpoint (step {result.best_step}) "
+        f"{tuned_metric:.4f} ({head})"
+    )
 
 
 def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
@@ -148,22 +195,28 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
     key = StageKey("tuned", recipe.evaluate.measuring(), inputs)
     if is_complete(folder / "tuned", key):
         return
-    with writing(folder / "tuned", key) as (partial, counts):
+    with writing(folder / "tuned", key) as (partial, counts), _vectors(folder, "tuned") as place:
         if selection["chosen"] == "base":
             say("no checkpoint beat the base on development data")
-            save_evaluations(partial, load_evaluations(folder / "base"))
+            save_evaluations(partial, load_evaluations(folder / "base"), read_json(folder / "base" / HOW))
             return
         encoder, _ = load_encoder(_tuned_model(folder, recipe))
         passages = tuple(prepared.collection.passages)
-        measured = _measure(encoder, "tuned", recipe, prepared, passages, {"test": prepared.split.test})
-        save_evaluations(partial, [measured.evaluations["test"]])
+        measured = _measure(encoder, "tuned", recipe, prepared, passages, {"test": prepared.split.test}, place=place)
+        searched = measured.searched["test"]
+        save_evaluations(partial, searched.evaluations(_default_weights(encoder, recipe)), searched.found.how)
         counts |= measured.counts
 
 
 def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
-    """Compare the chosen model with the base and say what follows; writes comparison.json and verdict.json."""
+    """Compare the chosen model with the base and say what follows.
+
+    Writes comparison.json and verdict.json and, where the chosen model has several heads, heads.json.
+    """
     selection = read_json(folder / "train" / "selection.json")
-    base, tuned = load_evaluations(folder / "base")[0], load_evaluations(folder / "tuned")[0]
+    base_head = selection["base_head"]
+    head = base_head if selection["chosen"] == "base" else selection["head"]
+    base, tuned = load_evaluation(folder / "base", base_head), load_evaluation(folder / "tuned", head)
     comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate, prepared.similar)
     word = verdict(comparison, recipe.evaluate.no_worse_margin)
     delivered = "base" if selection["chosen"] == "base" or word == "worse" else "tuned"
@@ -179,8 +232,10 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
         verdict=word,
         delivered=delivered,
         checkpoint=selection["checkpoint"],
+        head=head,
     )
     write_json(folder / "comparison.json", [asdict(item) for item in comparison.metrics])
+    write_json(folder / HEADS, _compare_heads(folder, recipe, prepared))
     write_json(folder / "verdict.json", asdict(result))
     return result
 
@@ -199,7 +254,11 @@ def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:
     key = StageKey("model", {}, inputs)
     if is_complete(folder / "model", key):
         return
-    encoder, _ = load_encoder(_tuned_model(folder, recipe) if result.delivered == "tuned" else recipe.model)
+    tuned = result.delivered == "tuned"
+    encoder, _ = load_encoder(_tuned_model(folder, recipe) if tuned else _base_model(recipe))
+    if not tuned and (folder / "base" / WEIGHTS).is_file():
+        best = read_json(folder / "base" / WEIGHTS)["best"]
+        encoder.settings = replace(encoder.settings, hybrid_weights=best["weights"])
     with writing(folder / "model", key) as (partial, _):
         save_encoder(encoder, partial)
 
@@ -213,7 +272,10 @@ def evaluate(
     name: str,
     say: Say = silent,
 ) -> list[Evaluation]:
-    """One model, and BM25 where `config` says so, over any collection; saved to `folder` and `folder`/bm25."""
+    """Every head of one model, and BM25 where `config` says so, over any collection; saved to `folder`, `folder`/bm25.
+
+    The hybrid's weights are those that the model was saved with, else M3's.
+    """
     key = StageKey(
         "evaluate",
         {**config.measuring(), "bm25": config.bm25, "model": model.model_dump(), "queries": list(query_ids)},
@@ -222,14 +284,18 @@ def evaluate(
     if not is_complete(folder, key):
         encoder, why = load_encoder(model)
         say(f"{model.path}: {why}")
+        place = folder.with_name(folder.name + ".vectors")
         with writing(folder, key) as (partial, counts):
             measured = measure_encoder(
-                encoder, name, collection, list(collection.passages), {"all": query_ids}, config, "auto"
+                encoder, name, collection, list(collection.passages), {"all": query_ids}, config, "auto", place=place
             )
-            save_evaluations(partial, [measured.evaluations["all"]])
+            searched = measured.searched["all"]
+            weights = encoder.settings.hybrid_weights or M3_WEIGHTS
+            save_evaluations(partial, searched.evaluations(weights), searched.found.how)
             if config.bm25:
                 save_evaluations(partial / "bm25", [measure_bm25(collection, {"all": query_ids}, config)["all"]])
             counts |= measured.counts
+        shutil.rmtree(place, ignore_errors=True)
     evaluations = load_evaluations(folder)
     return [*evaluations, *load_evaluations(folder / "bm25")] if config.bm25 else evaluations
 
@@ -240,6 +306,93 @@ def _tuned_model(folder: Path, recipe: Recipe) -> ModelConfig:
     return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
 
 
+def _base_model(recipe: Recipe) -> ModelConfig:
+    """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
+    model = recipe.model
+    if not model.new_heads:
+        return model
+    heads = None if model.heads is None else tuple(h for h in model.heads if h not in model.new_heads) or ("dense",)
+    return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
+
+
+def _head_of_base(recipe: Recipe, encoder: Encoder) -> str:
+    """What decides for the base. Raises RecipeError where `evaluate.head` is nothing that training could give."""
+    choice = recipe.evaluate.head
+    heads = {*encoder.settings.heads, *recipe.model.new_heads}
+    if recipe.model.heads is not None:
+        heads &= {*recipe.model.heads, *recipe.model.new_heads}
+    possible = {"auto", *heads, *((HYBRID, RRF) if len(heads) > 1 else ())}
+    if choice not in possible:
+        raise RecipeError(
+            f"{choice!r} decides, but this model has {', '.join(sorted(heads))} only",
+            where="evaluate.head",
+            fix='set it to "auto", or give the model heads with model.heads or model.new_heads',
+        )
+    return deciding_head(choice, encoder.settings.heads)
+
+
+def _recipe_weights(recipe: Recipe) -> Mapping[Head, float]:
+    return dict(zip(("dense", "sparse", "multi"), recipe.train.hybrid_weights, strict=True))
+
+
+def _default_weights(encoder: Encoder, recipe: Recipe) -> Mapping[Head, float]:
+    """The hybrid's weights that a model was saved with, else the recipe's."""
+    return encoder.settings.hybrid_weights or _recipe_weights(recipe)
+
+
+def _tuned_weights(
+    on_dev: Searched, recipe: Recipe, default: Mapping[Head, float], folder: Path
+) -> Mapping[Head, float]:
+    """The weights of the best point on development data, whose grid goes to hybrid.json in `folder`."""
+    if on_dev.found.candidates is None or not recipe.evaluate.tune_weights:
+        return default
+    tuning = tune_weights(on_dev, recipe.evaluate.main_metric, default)
+    write_json(folder / WEIGHTS, tuning.as_json())
+    return tuning.best.weights
+
+
+def _compare_heads(folder: Path, recipe: Recipe, prepared: Prepared) -> list[dict[str, Any]]:
+    """The chosen model's heads against each other and against BM25; nothing where it has one head.
+
+    Each item has `first`, `second` (the model and its head) and `metrics`, rows as in comparison.json whose `base` is
+    the first and `tuned` the second.
+    """
+    found = {evaluation.head: evaluation for evaluation in load_evaluations(folder / "tuned")}
+    if HYBRID not in found:
+        return []
+    if recipe.evaluate.bm25:
+        found["bm25"] = load_evaluation(folder / "bm25", "bm25")
+    pairs = [("dense", HYBRID), ("bm25", HYBRID), ("dense", RRF), ("bm25", "dense"), ("dense", "sparse")]
+    pairs += [("dense", "multi"), ("bm25", "sparse")]
+    compared = [(found[first], found[second]) for first, second in pairs if first in found and second in found]
+    before = {evaluation.head: evaluation for evaluation in load_evaluations(folder / "base")}
+    if "dense" in before and "dense" in found:
+        compared.insert(0, (before["dense"], found["dense"]))
+    return [
+        {
+            "first": {"name": first.name, "head": first.head},
+            "second": {"name": second.name, "head": second.head},
+            "metrics": [
+                asdict(row)
+                for row in compare_evaluations(
+                    first, second, prepared.collection, recipe.evaluate, prepared.similar
+                ).metrics
+            ],
+        }
+        for first, second in compared
+    ]
+
+
+@contextlib.contextmanager
+def _vectors(folder: Path, name: str) -> Iterator[Path]:
+    """A place for passages' vectors that do not fit in memory: gone when the stage is done, kept when it is cut off."""
+    place = folder / "vectors" / name
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or the place of another stage
+        place.parent.rmdir()
+
+
 def _measure(
     encoder: Encoder,
     name: str,
@@ -247,10 +400,11 @@ def _measure(
     prepared: Prepared,
     passage_ids: Sequence[str],
     query_sets: Mapping[str, Sequence[str]],
+    heads: Sequence[Head] | None = None,
+    place: Path | None = None,
 ) -> Measured:
-    return measure_encoder(
-        encoder, name, prepared.collection, passage_ids, query_sets, recipe.evaluate, recipe.train.precision
-    )
+    collection, config, precision = prepared.collection, recipe.evaluate, recipe.train.precision
+    return measure_encoder(encoder, name, collection, passage_ids, query_sets, config, precision, heads, place)
 
 
 def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any]) -> StageKey:

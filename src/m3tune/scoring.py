@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from m3tune.types import Head
-from m3tune.vectors import MultiVector, Sparse, owners
+from m3tune.vectors import Embeddings, MultiVector, Sparse, owners
 
 _BLOCK_NUMBERS = 8 * 2**20  # of a temporary block: 32 MiB of float32
 
@@ -57,7 +57,7 @@ def sparse_scores(queries: Sparse, passages: Sparse) -> Tensor:
         block = partial(_table_scores, columns, queries.offsets, cells, (len(known), last - first))
         weights = passages.weights[shared][slice(*at)]
         blocks.append(checkpoint(block, queries.weights, weights, use_reentrant=False, preserve_rng_state=False))
-    return torch.cat(blocks, dim=1)
+    return torch.cat(blocks, dim=1) if blocks else queries.weights.new_zeros(len(queries.offsets) - 1, 0)
 
 
 def _table_scores(
@@ -131,6 +131,18 @@ class _LateInteraction(torch.autograd.Function):
                 pair // (last - first), query, starts, mode="sum", per_sample_weights=shares.flatten()[pair]
             )
         return grad_query, None, grad_passage, None
+
+
+def head_scores(queries: Embeddings, passages: Embeddings) -> dict[Head, Tensor]:
+    """The (Q, P) scores of each head that is there."""
+    scores: dict[Head, Tensor] = {}
+    if queries.dense is not None and passages.dense is not None:
+        scores["dense"] = dense_scores(queries.dense, passages.dense)
+    if queries.sparse is not None and passages.sparse is not None:
+        scores["sparse"] = sparse_scores(queries.sparse, passages.sparse)
+    if queries.multi is not None and passages.multi is not None:
+        scores["multi"] = multi_scores(queries.multi, passages.multi)
+    return scores
 
 
 def hybrid(scores: Mapping[Head, Tensor], weights: Mapping[Head, float]) -> Tensor:

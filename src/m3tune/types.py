@@ -11,6 +11,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 Side = Literal["query", "passage"]
 Head = Literal["dense", "sparse", "multi"]
+HYBRID, RRF = "hybrid", "rrf"  # mixtures of heads: by weights, by reciprocal ranks
 Protocol = Literal["new documents", "new questions"]
 
 

@@ -336,10 +336,11 @@ def test_evaluate_prints_a_table_or_one_json_object(m3tune, place, tmp_path):
     code, out, err = m3tune(*arguments, "--json")
     assert (code, err) == (cli.FINE, "")
     means = json.loads(out)
-    assert set(means) == {"encoder", "bm25"}
-    assert all(set(values) == {"nDCG@10"} and 0 < values["nDCG@10"] <= 1 for values in means.values())
+    assert {name: list(heads) for name, heads in means.items()} == {"encoder": ["dense"], "bm25": ["bm25"]}
+    values = [of_head for heads in means.values() for of_head in heads.values()]
+    assert all(set(of_head) == {"nDCG@10"} and 0 < of_head["nDCG@10"] <= 1 for of_head in values)
     code, out, err = m3tune(*arguments)
     assert code == cli.FINE
     assert "nDCG@10" in out
-    assert f"{means['bm25']['nDCG@10']:.3f}" in out
+    assert f"{means['bm25']['bm25']['nDCG@10']:.3f}" in out
     assert "Read as llamaindex" in err

@@ -12,8 +12,7 @@ from m3tune.model.heads import HEAD_FILES
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.recipe import ModelConfig
-from m3tune.scoring import hybrid
-from m3tune.training.objective import head_scores
+from m3tune.scoring import head_scores, hybrid
 from m3tune.vectors import split_at, without_zeros
 from tiny import MAX_TOKENS
 

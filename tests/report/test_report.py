@@ -4,17 +4,18 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
-from m3tune.artifact import write_json
+from m3tune.artifact import read_json, write_json
 from m3tune.data.collection import Collection
 from m3tune.data.store import save_collection
 from m3tune.evaluation.compare import compare, document_groups, verdict
 from m3tune.evaluation.metrics import evaluate_run, mean
-from m3tune.evaluation.store import Evaluation, save_evaluations
+from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
 from m3tune.recipe import build_recipe, to_toml
 from m3tune.report import words
 from m3tune.report.charts import Interval, forest_plot, line_chart, nice_ticks, tick_label
@@ -79,13 +80,14 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
     (folder / "train" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     write_manifest(folder / "train", {"queries": 12, "queries_cut": 1, "passages_cut": 2}, 3700)
     selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen == "tuned" else 0.7, "tuned": 0.61}
-    write_json(folder / "train" / "selection.json", selection | {"checkpoint": 5, "steps": 10})
+    selection |= {"checkpoint": 5, "steps": 10, "head": "dense", "base_head": "dense", "best_checkpoint": 0.61}
+    write_json(folder / "train" / "selection.json", selection)
     save_evaluations(folder / "tuned", [tuned])
     write_manifest(folder / "tuned", {}, 70)
     write_json(folder / "comparison.json", [as_row(item) for item in comparison.metrics])
     result = {key: getattr(main, key) for key in ("metric", "base", "tuned", "difference", "p_value", "queries")}
     delivered = "base" if chosen == "base" or word == "worse" else "tuned"
-    result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5}
+    result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5, "head": "dense"}
     write_json(folder / "verdict.json", result)
     return folder
 
@@ -384,3 +386,51 @@ def test_a_warning_where_bm25_finds_more_than_the_model(better):
         changed = data | {"metrics": rows}
         assert bool(words.words_win(changed)) == warned
         assert ("Words alone do better" in render(changed)) == warned
+
+
+# --- several heads
+
+
+@pytest.fixture
+def with_heads(tmp_path):
+    """A run whose tuned model has three heads and whose base has one."""
+    folder = make_run(tmp_path / "run")
+    (tuned,) = load_evaluations(folder / "tuned")
+    heads = ("dense", "sparse", "multi", "hybrid", "rrf")
+    how = {head: "every passage" for head in heads} | {"multi": "the best 200 by <dense>"}
+    save_evaluations(folder / "tuned", [replace(tuned, head=head) for head in heads], how)
+    write_json(folder / "verdict.json", read_json(folder / "verdict.json") | {"head": "hybrid"})
+    rows = read_json(folder / "comparison.json")
+    sides = [("bm25", "bm25", "hybrid"), ("base", "dense", "dense")]
+    write_json(folder / "heads.json", [
+        {"first": {"name": name, "head": first}, "second": {"name": "tuned", "head": second}, "metrics": rows}
+        for name, first, second in sides
+    ])  # fmt: skip
+    point = {"shares": {"dense": 0.3, "sparse": 0.7}, "weights": {"dense": 0.1, "sparse": 0.9}, "value": 0.625}
+    tuning = {"metric": "nDCG@10", "default": point | {"value": 0.5}, "best": point, "grid": [point, point]}
+    write_json(folder / "train" / "hybrid.json", tuning)
+    return folder
+
+
+def test_heads_stand_in_the_page_with_what_they_were_compared_with(with_heads):
+    data = gather(with_heads)
+    assert [row["head"] for row in data["heads"]["means"]] == ["dense", "sparse", "multi", "hybrid", "rrf"]
+    assert data["heads"]["means"][1]["base"] is None
+    page = render(data)
+    for words_of in ("hybrid vs BM25", "dense vs base dense", "the base model by dense, the tuned one by hybrid"):
+        assert words_of in page
+    assert "share of the sparse head, percent" in page
+    assert "sparse 0.9" in page
+    assert "0.500 before, 0.625 with these" in page
+    assert "&lt;dense&gt;" in page
+
+
+def test_heads_stand_in_the_terminal_and_a_dense_run_says_nothing_of_them(with_heads, tmp_path):
+    text = terminal_text(print_verdict, with_heads)
+    assert "measured: the base model by dense, the tuned one by hybrid" in text
+    assert "  hybrid vs BM25: nDCG@10 " in text
+    assert "m3tune search" in text
+    plain = make_run(tmp_path / "plain")
+    assert "measured:" not in terminal_text(print_verdict, plain)
+    assert gather(plain)["heads"] is None
+    assert 'id="heads"' not in render(gather(plain))

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from m3tune.recipe import TrainConfig
-from m3tune.scoring import dense_scores
+from m3tune.scoring import dense_scores, head_scores
 from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
-from m3tune.training.objective import Known, Objective, compared_loss, head_scores, matryoshka_scores, unified
+from m3tune.training.objective import Known, Objective, compared_loss, matryoshka_scores, unified
 from m3tune.vectors import Embeddings, MultiVector, Sparse, offsets_of, split_at
 
 ALL = ("dense", "sparse", "multi")

@@ -37,7 +37,7 @@ def dev_metric(encoder, collection):
     measured = measure_encoder(
         encoder, "dev", collection, list(collection.passages), {"dev": DEV_QUERIES}, config, "float32"
     )
-    return mean(measured.evaluations["dev"].per_query)
+    return mean(measured.searched["dev"].evaluation("dense", {}).per_query)
 
 
 def tuned(encoder, collection, folder, **config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m3tune.artifact import write_json
+from m3tune.artifact import read_json, write_json
 from m3tune.errors import ArtifactError, DataError
 from m3tune.evaluation.metrics import PerQuery, mean
 from m3tune.types import Hit, Run
@@ -19,6 +19,7 @@ from m3tune.types import Hit, Run
 METRICS = "metrics.json"
 PER_QUERY = "per_query.parquet"
 RUN = "run.parquet"
+HOW = "search.json"
 
 _PER_QUERY_SCHEMA = pa.schema(
     {"name": pa.string(), "head": pa.string(), "query_id": pa.string(), "metric": pa.string(), "value": pa.float64()}
@@ -44,11 +45,12 @@ class Evaluation:
     per_query: PerQuery
 
 
-def save_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
+def save_evaluations(folder: Path, evaluations: Sequence[Evaluation], how: Mapping[str, Any] | None = None) -> None:
     """Write the evaluations of one model, one for each head, into `folder`.
 
     `metrics.json`: head -> metric -> mean, rounded to 6 digits. `per_query.parquet`: name, head, query_id, metric,
-    value. `run.parquet`: head, query_id, passage_id, rank (from 1), score. Raises ValueError when two share a head.
+    value. `run.parquet`: head, query_id, passage_id, rank (from 1), score. `search.json`: head -> `how` its passages
+    were searched. Raises ValueError when two share a head.
     """
     heads = [evaluation.head for evaluation in evaluations]
     if len(set(heads)) < len(heads):
@@ -58,6 +60,8 @@ def save_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
     _write_table(folder / RUN, _RUN_SCHEMA, (row for item in evaluations for row in _run_rows(item)))
     means = {item.head: {name: round(value, 6) for name, value in mean(item.per_query).items()} for item in evaluations}
     write_json(folder / METRICS, means)
+    if how is not None:
+        write_json(folder / HOW, dict(how))
 
 
 def load_evaluations(folder: Path) -> list[Evaluation]:
@@ -69,6 +73,19 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
     for name, head, query_id, metric, value in _rows(folder / PER_QUERY, _PER_QUERY_SCHEMA):
         per_query[name, head][metric][query_id] = value
     return [Evaluation(name, head, dict(runs[head]), dict(values)) for (name, head), values in per_query.items()]
+
+
+def measured_heads(folder: Path) -> tuple[str, ...]:
+    """The heads and mixtures that `save_evaluations` was given. Raises ArtifactError."""
+    return tuple(read_json(folder / METRICS))
+
+
+def load_evaluation(folder: Path, head: str) -> Evaluation:
+    """One head of what `save_evaluations` wrote. Raises ArtifactError where it was not measured."""
+    evaluations = {evaluation.head: evaluation for evaluation in load_evaluations(folder)}
+    if head not in evaluations:
+        raise ArtifactError(f"{head!r} was not measured", where=folder, fix=f"it has {', '.join(evaluations)}")
+    return evaluations[head]
 
 
 def trec_run_lines(run: Run, tag: str) -> Iterator[str]:

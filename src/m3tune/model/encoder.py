@@ -61,13 +61,7 @@ class Encoder(nn.Module):
     def forward(self, packed: Packed, heads: Sequence[Head] | None = None) -> Embeddings:
         """What `heads` say of the packed texts; all that the encoder has, unless fewer are asked for."""
         wanted = self.settings.heads if heads is None else heads
-        for head in wanted:
-            if head not in self.settings.heads:
-                raise ModelError(
-                    f"this model has no {head} head, only {', '.join(self.settings.heads)}",
-                    where="model.heads",
-                    fix=f"name {head!r} in model.heads, or in model.new_heads to start one",
-                )
+        self.check(wanted)
         states = run_packed(self.backbone, packed)
         normalize = self.settings.normalize
         # In this order the backward pass comes to the largest, the multi-vector head, before it holds other gradients.
@@ -81,6 +75,16 @@ class Encoder(nn.Module):
             if "multi" in wanted:
                 multi = token_vectors(states, packed, self.linear("multi"), normalize=normalize)
         return Embeddings(dense, sparse, multi)
+
+    def check(self, heads: Sequence[Head]) -> None:
+        """Raises ModelError for a head that the encoder does not have."""
+        for head in heads:
+            if head not in self.settings.heads:
+                raise ModelError(
+                    f"this model has no {head} head, only {', '.join(self.settings.heads)}",
+                    where="model.heads",
+                    fix=f"name {head!r} in model.heads, or in model.new_heads to start one",
+                )
 
     def linear(self, head: Head) -> nn.Linear:
         """The layer of a head that has one."""

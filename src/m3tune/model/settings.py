@@ -26,6 +26,9 @@ _SBERT_POOLING: Mapping[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "last",
 }
+M3_WEIGHTS: Mapping[Head, float] = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
+"""The hybrid's weights where nobody chose others: those that BGE-M3 was trained with."""
+
 _HEADS = get_args(Head)
 _PASSAGE_PROMPT_NAMES = ("document", "passage", "corpus")
 
@@ -41,6 +44,7 @@ class EncoderSettings:
     query_max_tokens: int
     passage_max_tokens: int
     heads: tuple[Head, ...] = ("dense",)
+    hybrid_weights: Mapping[Head, float] | None = None  # as tuned on development data
 
     def prompt(self, side: Side) -> str:
         """The text put before each text of this side."""
@@ -77,6 +81,8 @@ def _read_own(file: Path) -> EncoderSettings:
         settings = EncoderSettings(**_read(file))
         if not set(settings.heads) <= set(_HEADS):
             raise TypeError(f"heads are {', '.join(_HEADS)}, not {settings.heads}")
+        if settings.hybrid_weights is not None and not set(settings.hybrid_weights) <= set(_HEADS):
+            raise TypeError(f"hybrid_weights are of {', '.join(_HEADS)}, not {settings.hybrid_weights}")
     except TypeError as error:
         raise ModelError(f"broken settings ({error})", where=file, fix="save the model again") from None
     return replace(settings, heads=tuple(settings.heads))

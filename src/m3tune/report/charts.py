@@ -40,10 +40,12 @@ def line_chart(
     reference: tuple[float, str] | None = None,
     marked: Point | None = None,
     dots: bool = False,
+    at_words: str = "step",
 ) -> str:
     """A line with ticks and labels on both axes, empty without points.
 
-    `reference` is a dashed horizontal line with its name, `marked` a point with a ring, `dots` draws every point.
+    `reference` is a dashed horizontal line with its name, `marked` a point with a ring, `dots` draws every point,
+    `at_words` stands before an x in words.
     """
     if not points:
         return ""
@@ -69,13 +71,13 @@ def line_chart(
         parts += _reference(at(x_low, reference[0])[1], reference[1])
     if dots or len(points) == 1:
         parts += [
-            f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"><title>{_exact(point)}</title></circle>'
+            f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"><title>{_exact(point, at_words)}</title></circle>'
             for (x, y), point in zip(places, points, strict=True)
         ]
     if marked is not None:
         x, y = at(*marked)
         parts.append(f'<circle class="ring" cx="{x}" cy="{y}" r="7"/>')
-    description = f"{title}: from {_exact(points[0])} to {_exact(points[-1])}"
+    description = f"{title}: from {_exact(points[0], at_words)} to {_exact(points[-1], at_words)}"
     return _svg(_WIDTH, _HEIGHT, description, parts)
 
 
@@ -211,8 +213,8 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
     return [(sum(x for x, _ in near) / len(near), sum(y for _, y in near) / len(near)) for near in runs]
 
 
-def _exact(point: Point) -> str:
-    return f"{point[1]:.4g} at step {point[0]:,.0f}"
+def _exact(point: Point, at_words: str) -> str:
+    return f"{point[1]:.4g} at {at_words} {point[0]:,.0f}"
 
 
 def _svg(width: float, height: float, description: str, parts: Sequence[str]) -> str:

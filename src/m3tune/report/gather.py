@@ -20,11 +20,15 @@ from m3tune.evaluation.compare import (
     rank_changes,
 )
 from m3tune.evaluation.significance import queries_needed
-from m3tune.evaluation.store import METRICS, Evaluation, load_evaluations
+from m3tune.evaluation.store import HOW, METRICS, Evaluation, load_evaluation
 from m3tune.recipe import Recipe, load_recipe
 from m3tune.types import Qrels, Run
 
+WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads against each other
+
 _STAGES = ("data", "bm25", "base", "train", "tuned", "model")
+
+_STAGE_OF = {"base": "base", "tuned": "train"}  # where a model's weights were tuned
 
 _CHANGES_SHOWN = 10  # queries that gained most, and that lost most
 _TOP_SHOWN = 3  # passages of each model's ranking
@@ -46,7 +50,8 @@ def gather(run_folder: Path) -> dict[str, Any]:
     recipe = load_recipe(run_folder / "resolved.toml")
     selection = read_json(run_folder / "train" / "selection.json")
     collection = load_collection(run_folder / "data")
-    base, tuned = load_evaluations(run_folder / "base")[0], load_evaluations(run_folder / "tuned")[0]
+    base = load_evaluation(run_folder / "base", selection["base_head"])
+    tuned = load_evaluation(run_folder / "tuned", verdict["head"])
     qrels = collection.qrels(base.per_query[verdict["metric"]])
     changes = rank_changes(base.run, tuned.run, qrels, recipe.evaluate.depth)
     manifests = {stage: _optional_json(run_folder / stage / MANIFEST) for stage in _STAGES}
@@ -55,9 +60,13 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "finished": manifests["tuned"].get("finished"),
         "verdict": verdict,
         "chosen": selection["chosen"],
+        "base_head": selection["base_head"],
         "no_worse_margin": recipe.evaluate.no_worse_margin,
         "queries_needed": _queries_needed(verdict, base, tuned, qrels, collection),
         "metrics": _metric_table(run_folder, recipe),
+        "heads": _heads(run_folder, verdict["metric"]),
+        "hybrid": _optional_json(run_folder / ("train" if selection["chosen"] == "tuned" else "base") / WEIGHTS)
+        or None,
         "training": _training(run_folder / "train", selection),
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
@@ -80,6 +89,26 @@ def _metric_table(run_folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     return [row | {"bm25": bm25.get(row["metric"])} for row in read_json(run_folder / "comparison.json")]
 
 
+def _heads(run_folder: Path, metric: str) -> dict[str, Any] | None:
+    """Where the chosen model has several heads: the mean of each by model, and one metric of each pair compared."""
+    means = {model: _optional_json(run_folder / model / METRICS) for model in ("base", "tuned")}
+    if len(means["tuned"]) == 1:
+        return None
+    return {
+        "means": [
+            {"head": head, **{model: of_heads.get(head, {}).get(metric) for model, of_heads in means.items()}}
+            for head in dict.fromkeys(head for of_heads in means.values() for head in of_heads)
+        ],
+        "how": _optional_json(run_folder / "tuned" / HOW),
+        "compared": [
+            {"first": pair["first"], "second": pair["second"], **row}
+            for pair in _optional_json(run_folder / HEADS) or ()
+            for row in pair["metrics"]
+            if row["metric"] == metric
+        ],
+    }
+
+
 def _queries_needed(
     verdict: Mapping[str, Any], base: Evaluation, tuned: Evaluation, qrels: Qrels, collection: Collection
 ) -> int | None:
@@ -99,7 +128,7 @@ def _training(folder: Path, selection: Mapping[str, Any]) -> dict[str, Any]:
         "steps": selection["steps"],
         "best_step": selection["checkpoint"],
         "base": selection["base"],
-        "best": selection["tuned"],
+        "best": selection["best_checkpoint"],
         "loss": _curve(lines, "loss"),
         "learning_rate": _curve(lines, "learning_rate"),
         "dev": [[0, selection["base"]], *_curve(lines, f"eval_{selection['metric']}")],

@@ -52,6 +52,7 @@ def environment() -> Environment:
         "interval": words.interval,
         "p_value": words.p_value,
         "rank": words.rank,
+        "head": words.head,
         "duration": words.duration,
         "summary": words.summary,
         "cut": cut,
@@ -61,38 +62,31 @@ def environment() -> Environment:
 
 def render(data: Mapping[str, Any]) -> str:
     """The page of what `gather` returned."""
-    return (
-        environment()
-        .get_template(_TEMPLATE)
-        .render(
-            data=data,
-            verdict=data["verdict"],
-            headline=words.headline(data),
-            meaning=words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
-            next_step=words.next_step(data),
-            words_win=words.words_win(data),
-            delivered=words.delivered(data),
-            charts={name: Markup(svg) for name, svg in _charts(data).items()},
-        )
-    )
+    facts = {
+        "data": data,
+        "verdict": data["verdict"],
+        "headline": words.headline(data),
+        "meaning": words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
+        "next_step": words.next_step(data),
+        "words_win": words.words_win(data),
+        "measured_by": words.measured_by(data),
+        "delivered": words.delivered(data),
+        "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
+        "shares": [(head, Markup(svg)) for head, svg in _share_charts(data).items()],
+    }
+    return environment().get_template(_TEMPLATE).render(facts)
 
 
 def _charts(data: Mapping[str, Any]) -> dict[str, str]:
     training, main = data["training"], data["verdict"]["metric"]
-    intervals = [
-        Interval(
-            label=row["metric"],
-            difference=row["difference"],
-            low=row["ci95"][0],
-            high=row["ci95"][1],
-            words=f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
-            emphasis=row["metric"] == main,
-        )
-        for row in data["metrics"]
+    intervals = [_interval(row["metric"], row, emphasis=row["metric"] == main) for row in data["metrics"]]
+    compared = [
+        _interval(words.pair(pair), pair, emphasis=False) for pair in (data["heads"] or {"compared": ()})["compared"]
     ]
     best = [training["best_step"], training["best"]]
     return {
         "forest": forest_plot(intervals, title="Difference with 95 % interval", x_label="tuned minus base"),
+        "heads": forest_plot(compared, title="Difference with 95 % interval", x_label=f"difference of {main}"),
         "loss": line_chart(training["loss"], title="Loss", x_label="optimizer step"),
         "learning_rate": line_chart(training["learning_rate"], title="Learning rate", x_label="optimizer step"),
         "dev": line_chart(
@@ -104,3 +98,35 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
             dots=True,
         ),
     }
+
+
+def _share_charts(data: Mapping[str, Any]) -> dict[str, str]:
+    """Head -> a chart of the best development metric at each share that it may have in the hybrid."""
+    tuning = data["hybrid"]
+    charts: dict[str, str] = {}
+    for head in tuning["best"]["shares"] if tuning else ():
+        best: dict[float, float] = {}
+        for point in tuning["grid"]:
+            share = 100 * point["shares"][head]
+            best[share] = max(point["value"], best.get(share, 0.0))
+        charts[head] = line_chart(
+            sorted(best.items()),
+            title=f"Development {tuning['metric']} by the share of the {words.head(head)} head",
+            x_label=f"share of the {words.head(head)} head, percent",
+            reference=(tuning["default"]["value"], "before"),
+            dots=True,
+            at_words="percent",
+        )
+    return charts
+
+
+def _interval(label: str, row: Mapping[str, Any], *, emphasis: bool) -> Interval:
+    low, high = row["ci95"]
+    return Interval(
+        label,
+        row["difference"],
+        low,
+        high,
+        f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
+        emphasis,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -15,8 +15,13 @@ from m3tune.evaluation.compare import Comparison
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.store import Evaluation
 from m3tune.report import words
-from m3tune.report.gather import gather
+from m3tune.report.gather import cut, gather
 
+if TYPE_CHECKING:
+    from m3tune.searching import Answers
+
+_EXCERPT_CHARACTERS = 160
+_WORDS_SHOWN = 8
 _STYLES = {"better": "bold green", "no worse": "bold", "inconclusive": "bold yellow", "worse": "bold red"}
 
 
@@ -43,13 +48,20 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
     console.print(table)
     console.print(Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(words.headline(data)), sep=": ")
     _print_line(console, words.sentence(data))
+    if data["heads"]:
+        _print_line(console, f"measured: {words.measured_by(data)}")
+        for pair in data["heads"]["compared"]:
+            _print_line(console, f"  {words.compared(pair)}")
     if warning := words.words_win(data):
         _print_line(console, f"warning: {warning}")
     folder = Path(data["folder"])
     _print_line(console, "")
     _print_line(console, f"report  {folder / 'report.html'}")
     _print_line(console, f"model   {folder / 'model'}")
-    _print_line(console, f'load    sentence_transformers.SentenceTransformer("{folder / "model"}")')
+    dense_alone = "  (its dense head alone)" if data["heads"] else ""
+    _print_line(console, f'load    sentence_transformers.SentenceTransformer("{folder / "model"}"){dense_alone}')
+    if data["heads"]:
+        _print_line(console, f"search  m3tune search {folder / 'model'} DATA")
 
 
 def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:
@@ -97,6 +109,38 @@ def print_prepared(
         _print_line(console, line)
     _print_line(console, f"prepared {folder}")
     _print_line(console, f"page     {folder / 'data.html'}")
+
+
+def print_encoded(console: Console, written: Sequence[Mapping[str, Any]]) -> None:
+    """Print what `m3tune encode` left in each folder."""
+    for part in written:
+        shortened = f", {part['cut']:,} texts cut" if part["cut"] else ""
+        _print_line(
+            console,
+            f"{part['folder']}: {part['texts']:,} {part['kind']} ({part['tokens']:,} tokens{shortened}); "
+            f"{', '.join(part['heads'])}; {part['bytes'] / 2**20:,.1f} MiB",
+        )
+
+
+def print_answers(console: Console, answers: Answers, explain: bool) -> None:
+    """Print the passages found for a question, each with every head's score and the words that it shares."""
+    console.print(Text(answers.question, style="bold"), soft_wrap=True)
+    if explain and answers.words:
+        words_of = ", ".join(f"{word} {weight:.3f}" for word, weight in answers.words[:_WORDS_SHOWN])
+        _print_line(console, f"  words: {words_of}")
+    if not answers.hits:
+        _print_line(console, "  nothing found")
+    for hit in answers.hits:
+        scores = "  ".join(f"{head} {score:.4f}" for head, score in hit.scores.items())
+        line = Text(f"{hit.rank:>3}  {answers.head} {hit.score:.4f}")
+        line.append(f"  ({scores})" if len(hit.scores) > 1 else "", style="dim")
+        console.print(line + Text(f"  {hit.passage_id}"), soft_wrap=True)
+        title = f"{hit.title}: " if hit.title else ""
+        _print_line(console, "     " + cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
+        if explain and hit.shared:
+            shared = ", ".join(f"{word.word} {word.product:.3f}" for word in hit.shared[:_WORDS_SHOWN])
+            _print_line(console, f"     shared: {shared}")
+    _print_line(console, "")
 
 
 def _table(columns: Sequence[str], names: int = 1) -> Table:

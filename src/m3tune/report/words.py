@@ -68,6 +68,33 @@ def sentence(data: Mapping[str, Any]) -> str:
     )
 
 
+def head(name: str) -> str:
+    """A head or mixture in words."""
+    return _HEADS.get(name, name)
+
+
+def pair(of: Mapping[str, Any]) -> str:
+    """Two heads that were compared, of the tuned model where nothing else is said: `hybrid vs BM25`."""
+    sides = (of["second"], of["first"])
+    return " vs ".join(("base " if side["name"] == "base" else "") + head(side["head"]) for side in sides)
+
+
+def compared(of: Mapping[str, Any]) -> str:
+    """One comparison of two heads in one line."""
+    return (
+        f"{pair(of)}: {of['metric']} {number(of['base'])} -> {number(of['tuned'])}, "
+        f"{signed(of['difference'])} {interval(of['ci95'])}"
+    )
+
+
+def measured_by(data: Mapping[str, Any]) -> str:
+    """Which heads the verdict compares, where the chosen model has several; else nothing."""
+    base, tuned = head(data["base_head"]), head(data["verdict"]["head"])
+    if not data["heads"]:
+        return ""
+    return f"both models by {tuned}" if base == tuned else f"the base model by {base}, the tuned one by {tuned}"
+
+
 def outcome(data: Mapping[str, Any]) -> str:
     """The verdict's word, or `nothing better` where no checkpoint beat the base model on development data."""
     return "nothing better" if data["chosen"] == "base" else data["verdict"]["verdict"]
@@ -119,6 +146,15 @@ def _about(count: int) -> str:
     unit = 10 ** max(0, len(str(count)) - 2)
     return f"{-(-count // unit) * unit:,}"
 
+
+_HEADS = {
+    "dense": "dense",
+    "sparse": "sparse",
+    "multi": "multi-vector",
+    "hybrid": "hybrid",
+    "rrf": "rank fusion",
+    "bm25": "BM25",
+}
 
 _HEADLINES = {
     "better": "The tuned model is better than the base model.",

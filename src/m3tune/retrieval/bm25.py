@@ -13,14 +13,14 @@ from m3tune.data.collection import Collection
 from m3tune.types import Hit, Run
 
 # Han (with 々〆〇), Hiragana, Katakana and Hangul, as Lucene's CJKBigramFilter takes them.
-_CJK = (
+CJK = (
     "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
     "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
     "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 )
-_CJK_STRETCH = re.compile(f"[{_CJK}]+")
+_CJK_STRETCH = re.compile(f"[{CJK}]+")
 # bm25s' own pattern drops words of one letter; a CJK character that stands alone is a word.
-_TOKEN_PATTERN = rf"(?u)\b\w\w+\b|[{_CJK}]"
+_TOKEN_PATTERN = rf"(?u)\b\w\w+\b|[{CJK}]"
 
 
 def bm25_run(collection: Collection, query_ids: Sequence[str], depth: int) -> Run:

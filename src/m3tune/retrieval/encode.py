@@ -1,8 +1,9 @@
-"""The one inference loop: texts in, dense vectors out."""
+"""The one inference loop: texts in, the vectors of any heads out, in memory or into files as it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,9 +14,17 @@ from m3tune.machine import autocast
 from m3tune.model.encoder import Encoder
 from m3tune.model.packing import pack, token_budget_batches
 from m3tune.progress import track
-from m3tune.types import Side
+from m3tune.retrieval.layout import lay_out
+from m3tune.retrieval.vectors import Vectors
+from m3tune.types import Head, Side
+from m3tune.vectors import Embeddings
 
 _BUDGET_TOKENS = {"cpu": 4096, "cuda": 131_072}
+
+
+def budget_tokens(encoder: Encoder) -> int:
+    """Tokens of a batch on the encoder's device."""
+    return _BUDGET_TOKENS.get(encoder.device.type, 8192)
 
 
 def tokenize_queries(encoder: Encoder, collection: Collection, query_ids: Sequence[str]) -> TokenTable:
@@ -28,28 +37,71 @@ def tokenize_queries(encoder: Encoder, collection: Collection, query_ids: Sequen
 
 def tokenize_passages(encoder: Encoder, collection: Collection, passage_ids: Sequence[str]) -> TokenTable:
     """Tokens of passages, title and text, after the encoder's prompt."""
-    settings = encoder.settings
-    texts = [settings.passage_prompt + collection.passages[passage_id].full_text for passage_id in passage_ids]
-    return tokenize(texts, encoder.tokenizer, settings.passage_max_tokens)
+    return tokenize_texts(encoder, [collection.passages[passage_id].full_text for passage_id in passage_ids], "passage")
 
 
-@torch.inference_mode()
-def encode_tokens(encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, label: str = "encode") -> np.ndarray:
-    """Dense vectors of tokenised texts, (N, D) float32, matrix products in `dtype`."""
-    vectors = np.empty((len(tokens), encoder.dimension), dtype=np.float32)
-    budget_tokens = _BUDGET_TOKENS.get(encoder.device.type, 8192)
+def tokenize_texts(encoder: Encoder, texts: Sequence[str], side: Side) -> TokenTable:
+    """Tokens of `texts` as queries or as passages, after the encoder's prompt."""
+    prompted = [encoder.settings.prompt(side) + text for text in texts]
+    return tokenize(prompted, encoder.tokenizer, encoder.settings.max_tokens(side))
+
+
+def encode_tokens(
+    encoder: Encoder,
+    tokens: TokenTable,
+    dtype: torch.dtype,
+    heads: Sequence[Head] = ("dense",),
+    label: str = "encode",
+) -> Vectors:
+    """Vectors of tokenised texts in memory, float32, matrix products in `dtype`."""
+    vectors = lay_out(encoder, tokens, heads).allocate(lambda _, shape, kind: np.zeros(shape, kind))
+    fill(vectors, encoder, tokens, dtype, label)
+    return vectors
+
+
+def fill(
+    vectors: Vectors,
+    encoder: Encoder,
+    tokens: TokenTable,
+    dtype: torch.dtype,
+    label: str,
+    done: int = 0,
+    after_batch: Callable[[int], None] | None = None,
+) -> None:
+    """Encode the texts, longest first, in batches of one token budget, each written to its place in `vectors`.
+
+    The first `done` batches are there already; `after_batch` hears how many are, each time one has been written.
+    """
+    batches = list(token_budget_batches(tokens.lengths, budget_tokens(encoder)))
+    tokens_done = sum(int(tokens.lengths[batch].sum()) for batch in batches[:done])
     was_training = encoder.training
     encoder.eval()
-    with track(label, total=len(tokens.ids)) as advance, autocast(encoder.device, dtype):
-        for indices in token_budget_batches(tokens.lengths, budget_tokens):
+    with (
+        torch.inference_mode(),
+        track(label, total=len(tokens.ids), done=tokens_done) as advance,
+        autocast(encoder.device, dtype),
+    ):
+        for number, indices in enumerate(itertools.islice(batches, done, None), start=done + 1):
             packed = pack([tokens[i] for i in indices]).to(encoder.device)
-            vectors[indices] = encoder(packed, heads=("dense",)).dense.float().cpu().numpy()
+            _put(vectors, indices, encoder(packed, heads=vectors.heads))
+            if after_batch:
+                after_batch(number)
             advance(packed.num_tokens)
     encoder.train(was_training)
-    return vectors
 
 
 def encode(encoder: Encoder, texts: Sequence[str], side: Side, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """Dense vectors of `texts` as queries or as passages: (N, D) float32."""
-    prompted = [encoder.settings.prompt(side) + text for text in texts]
-    return encode_tokens(encoder, tokenize(prompted, encoder.tokenizer, encoder.settings.max_tokens(side)), dtype)
+    dense = encode_tokens(encoder, tokenize_texts(encoder, texts, side), dtype).dense
+    assert dense is not None
+    return dense
+
+
+def _put(vectors: Vectors, texts: np.ndarray, found: Embeddings) -> None:
+    """Write what the encoder said of some texts to their places."""
+    if vectors.dense is not None and found.dense is not None:
+        vectors.dense[texts] = found.dense.float().cpu().numpy()
+    if vectors.sparse is not None and found.sparse is not None:
+        vectors.sparse.weights[vectors.sparse.spans.entries(texts)] = found.sparse.weights.cpu().numpy()
+    if vectors.multi is not None and found.multi is not None:
+        vectors.multi.vectors[vectors.multi.spans.entries(texts)] = found.multi.vectors.cpu().numpy()

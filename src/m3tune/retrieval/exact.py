@@ -1,63 +1,141 @@
-"""Exact search: every query against every passage, in float32, block by block.
+"""Exact search: every query against every passage by one head, in float32, block by block.
 
-Q queries, P passages, D dimension, K results
+Q queries, P passages, K results; q and p of a block
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
-from m3tune.scoring import dense_scores
-from m3tune.types import Hit, Run
+from m3tune.retrieval.vectors import Vectors
+from m3tune.scoring import dense_scores, multi_scores
+from m3tune.types import Head
+from m3tune.vectors import Embeddings, Sparse, owners
 
-_BLOCK_PASSAGES = 65_536
 _BLOCK_QUERIES = 256
+_BLOCK_PASSAGES = 65_536
+_BLOCK_TOKENS = 65_536  # of passages whose multi-vectors are loaded at once: 256 MiB at 1024 dimensions
 
 
-def top_k(queries: np.ndarray, passages: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and passage rows of the best `k` for each query: (Q, K) float32 and (Q, K) int64, best first.
+class Ranked(NamedTuple):
+    """Passage rows of one query, best first, and their scores."""
 
-    Equal scores are ordered by passage row. K is smaller than `k` where there are fewer passages.
+    rows: np.ndarray  # (K,) int64
+    scores: np.ndarray  # (K,) float32
+
+
+ScoreBlock = Callable[[Embeddings, Embeddings], Tensor]
+"""The scores (q, p) of some queries and some passages."""
+
+
+def rank(queries: Vectors, passages: Vectors, head: Head, depth: int) -> list[Ranked]:
+    """The best `depth` passages of each query by one head; equal scores in the order of the passages.
+
+    A passage that shares no weighted token with the query is no result of the sparse head, as in BM25, so a ranking
+    may be shorter than `depth`.
     """
-    k = min(k, len(passages))
-    scores = np.empty((len(queries), k), dtype=np.float32)
-    rows = np.empty((len(queries), k), dtype=np.int64)
+    if not len(passages):
+        return [Ranked(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
+    ranked = []
+    for scores, rows in _top(queries, passages, head, min(depth, len(passages))):
+        found = scores > 0 if head == "sparse" else np.ones_like(scores, dtype=bool)
+        ranked += [Ranked(r[kept], s[kept]) for r, s, kept in zip(rows, scores, found, strict=True)]
+    return ranked
+
+
+def all_scores(queries: Vectors, passages: Vectors, head: Head) -> Tensor:
+    """(Q, P) float32: for corpora so small that every score is kept."""
+    score = SCORES[head]
+    columns = [
+        torch.cat([score(query_block, block) for query_block in _query_blocks(queries, head)])
+        for _, block in _passage_blocks(passages, head)
+    ]
+    return torch.cat(columns, dim=1) if columns else torch.zeros(len(queries), 0)
+
+
+def sparse_products(queries: Sparse, passages: Sparse) -> Tensor:
+    """The scores of `scoring.sparse_scores`, (Q, P), by SciPy's product of sparse matrices.
+
+    Work goes with the entries that queries and passages share, as with an inverted index: only ids that occur in the
+    queries have a column. For search alone, there is no gradient.
+    """
+    known, columns = queries.token_ids.unique(return_inverse=True)
+    if not len(known) or not len(passages.token_ids):
+        return torch.zeros(len(queries.offsets) - 1, len(passages.offsets) - 1)
+    found = torch.searchsorted(known, passages.token_ids).clamp_max(len(known) - 1)
+    shared = (known[found] == passages.token_ids) & (passages.weights > 0)
+    shape = (len(passages.offsets) - 1, len(known))
+    of_passage = owners(passages.offsets)[shared].numpy()
+    postings = csr_array((passages.weights[shared].numpy(), (of_passage, found[shared].numpy())), shape=shape)
+    of_query = csr_array(
+        (queries.weights.numpy(), columns.numpy(), queries.offsets.numpy()),
+        shape=(len(queries.offsets) - 1, len(known)),
+    )
+    return torch.from_numpy((of_query @ postings.T).toarray())
+
+
+SCORES: dict[Head, ScoreBlock] = {
+    "dense": lambda queries, passages: dense_scores(queries.dense, passages.dense),  # type: ignore[arg-type]
+    "sparse": lambda queries, passages: sparse_products(queries.sparse, passages.sparse),  # type: ignore[arg-type]
+    "multi": lambda queries, passages: multi_scores(queries.multi, passages.multi),  # type: ignore[arg-type]
+}
+"""How search scores a block by each head."""
+
+
+def _top(queries: Vectors, passages: Vectors, head: Head, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A running top k over blocks of passages for each block of queries: (q, K) scores and (q, K) rows, best first."""
+    for query_block in _query_blocks(queries, head):
+        best, index = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        for start, block in _passage_blocks(passages, head):
+            found = SCORES[head](query_block, block)
+            scores, rows = _best_of_block(found, min(k, found.shape[1]))
+            if len(best):
+                scores, rows = torch.cat([best, scores], dim=1), torch.cat([index, rows + start], dim=1)
+            by_row = rows.argsort(dim=1)
+            scores, rows = scores.gather(1, by_row), rows.gather(1, by_row)
+            order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+            best, index = scores.gather(1, order), rows.gather(1, order)
+        yield best.numpy(), index.numpy()
+
+
+def _best_of_block(found: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best `k` of each row, (q, K) scores and columns; of equal scores at the last place the first columns."""
+    scores, columns = found.topk(k, dim=1)
+    last = scores[:, -1:]
+    # topk takes any of the columns that tie with the last place.
+    tied = ((found == last).sum(dim=1) > (scores == last).sum(dim=1)).nonzero().squeeze(1)
+    if len(tied):
+        columns[tied] = found[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
+        scores[tied] = found[tied].gather(1, columns[tied])
+    return scores, columns
+
+
+def _query_blocks(queries: Vectors, head: Head) -> Iterator[Embeddings]:
     for start in range(0, len(queries), _BLOCK_QUERIES):
-        block = slice(start, start + _BLOCK_QUERIES)
-        best, index = _top_k_block(torch.from_numpy(np.ascontiguousarray(queries[block])), passages, k)
-        scores[block], rows[block] = best.numpy(), index.numpy()
-    return scores, rows
+        yield queries.load(slice(start, start + _BLOCK_QUERIES), (head,))
 
 
-def _top_k_block(queries: Tensor, passages: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
-    """A running top k over blocks of passages."""
-    best = torch.empty(len(queries), 0)
-    index = torch.empty(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(passages), _BLOCK_PASSAGES):
-        block = torch.from_numpy(np.ascontiguousarray(passages[start : start + _BLOCK_PASSAGES]))
-        scores, rows = dense_scores(queries, block).topk(min(k, len(block)), dim=1)
-        best, index = torch.cat([best, scores], dim=1), torch.cat([index, rows + start], dim=1)
-        by_row = index.argsort(dim=1)
-        best, index = best.gather(1, by_row), index.gather(1, by_row)
-        order = best.argsort(dim=1, descending=True, stable=True)[:, :k]
-        best, index = best.gather(1, order), index.gather(1, order)
-    return best, index
+def _passage_blocks(passages: Vectors, head: Head) -> Iterator[tuple[int, Embeddings]]:
+    """(first row, passages) of stretches that fit in memory, whatever the corpus."""
+    for first, last in _stretches(passages, head):
+        yield first, passages.load(slice(first, last), (head,))
 
 
-def search(
-    query_vectors: np.ndarray,
-    query_ids: Sequence[str],
-    passage_vectors: np.ndarray,
-    passage_ids: Sequence[str],
-    depth: int,
-) -> Run:
-    """The run of the best `depth` passages for each query by inner product."""
-    scores, rows = top_k(query_vectors, passage_vectors, depth)
-    return {
-        query_id: [Hit(passage_ids[row], float(score)) for row, score in zip(rows[i], scores[i], strict=True)]
-        for i, query_id in enumerate(query_ids)
-    }
+def _stretches(passages: Vectors, head: Head) -> Iterator[tuple[int, int]]:
+    count = len(passages)
+    if head != "multi" or passages.multi is None:
+        yield from ((first, min(first + _BLOCK_PASSAGES, count)) for first in range(0, count, _BLOCK_PASSAGES))
+        return
+    ends = np.cumsum(passages.multi.spans.lengths)
+    first = 0
+    while first < count:
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + _BLOCK_TOKENS, side="right")))
+        yield first, last
+        first = last

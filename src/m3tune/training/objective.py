@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from m3tune.recipe import TrainConfig
-from m3tune.scoring import dense_scores, hybrid, multi_scores, sparse_scores
+from m3tune.scoring import dense_scores, head_scores, hybrid
 from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
-from m3tune.types import Head
+from m3tune.types import HYBRID, Head
 from m3tune.vectors import Embeddings
 
-HYBRID = "hybrid"
 Distillation = Literal["none", "kl", "ordered", "margin"]
 
 
@@ -103,18 +102,6 @@ def unified(
         total = (total + _weighed(objective, learned)) / 2
         parts |= {f"self_{head}": loss for head, loss in learned.items()}
     return total, {name: loss.detach() for name, loss in parts.items()}
-
-
-def head_scores(queries: Embeddings, passages: Embeddings) -> dict[Head, Tensor]:
-    """The (Q, P) scores of each head that is there."""
-    scores: dict[Head, Tensor] = {}
-    if queries.dense is not None and passages.dense is not None:
-        scores["dense"] = dense_scores(queries.dense, passages.dense)
-    if queries.sparse is not None and passages.sparse is not None:
-        scores["sparse"] = sparse_scores(queries.sparse, passages.sparse)
-    if queries.multi is not None and passages.multi is not None:
-        scores["multi"] = multi_scores(queries.multi, passages.multi)
-    return scores
 
 
 def compared_loss(objective: Objective, scores: Tensor, known: Known) -> Tensor:

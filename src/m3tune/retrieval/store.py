@@ -1,0 +1,167 @@
+"""Vectors on disk: a directory of .npy files, written as the encoder goes, that never mixes two models' vectors.
+
+    dense.npy                                                    (N, D) float32 or float16
+    sparse_token_ids.npy, sparse_weights.npy, sparse_offsets.npy (M,) int32, (M,) float32, (N + 1,) int64: CSR
+    multi.npy, multi_offsets.npy                                 (M, D) float16 or float32, (N + 1,) int64
+
+The directory's key is a hash of the weights, the settings and every token. A process that was killed goes on after the
+last batches that it noted as written; what lies beyond that note is written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m3tune import __version__
+from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_json, writing
+from m3tune.data.tokens import TokenTable
+from m3tune.errors import ArtifactError
+from m3tune.model.encoder import Encoder
+from m3tune.retrieval.encode import budget_tokens, fill
+from m3tune.retrieval.layout import Layout, Storage, lay_out
+from m3tune.retrieval.vectors import MultiRows, Spans, SparseRows, Vectors
+from m3tune.types import Head
+
+STAGE = "vectors"
+_NOTED = "noted.json"
+_BATCHES_A_NOTE = 32
+_EMPTY_BYTES = 128  # of a .npy file with a header alone
+
+
+def store_vectors(
+    encoder: Encoder,
+    tokens: TokenTable,
+    dtype: torch.dtype,
+    folder: Path,
+    *,
+    heads: Sequence[Head],
+    dense: Storage = "float32",
+    multi: Storage = "float16",
+    label: str = "encode",
+    about: Mapping[str, str] | None = None,
+    beside: Callable[[Path], None] | None = None,
+) -> Vectors:
+    """Encode into `folder`, or go on where an interrupted attempt stopped, or open what is there already.
+
+    `about` joins the key and `beside` writes files of the caller's own into the directory, such as the texts' ids.
+    """
+    # Sizes of batches are in the key because the note counts batches.
+    settings = {"heads": list(heads), "dense": dense, "multi": multi, "dtype": str(dtype)}
+    config = settings | {"encoder": made_by(encoder), "budget_tokens": budget_tokens(encoder)}
+    inputs = {"weights": weights_fingerprint(encoder), "tokens": _tokens_fingerprint(tokens), "m3tune": __version__}
+    key = StageKey(STAGE, config, inputs | dict(about or {}))
+    if not is_complete(folder, key):
+        layout = lay_out(encoder, tokens, heads)
+        with writing(folder, key, keep_partial=True) as (partial, counts):
+            if beside:
+                beside(partial)
+            _write(partial, layout, encoder, tokens, dtype, dense, multi, label)
+            counts |= {"texts": len(tokens), "cut": tokens.num_truncated, "tokens": len(tokens.ids)}
+            counts |= {"bytes": layout.num_bytes(dense, multi)}
+            (partial / _NOTED).unlink(missing_ok=True)
+    return open_vectors(folder)
+
+
+def open_vectors(folder: Path) -> Vectors:
+    """What `store_vectors` wrote, memory-mapped and not to be written to. Raises ArtifactError."""
+    if not is_vectors(folder):
+        raise ArtifactError("no finished vectors here", where=folder, fix="run m3tune encode again; it goes on")
+    sparse = multi = None
+    if (folder / "sparse_offsets.npy").is_file():
+        token_ids, weights = _open(folder, "sparse_token_ids"), _open(folder, "sparse_weights")
+        sparse = SparseRows(token_ids, weights, _spans(folder, "sparse_offsets"))
+    if (folder / "multi_offsets.npy").is_file():
+        multi = MultiRows(_open(folder, "multi"), _spans(folder, "multi_offsets"))
+    dense = _open(folder, "dense") if (folder / "dense.npy").is_file() else None
+    return Vectors(dense, sparse, multi)
+
+
+def is_vectors(folder: Path) -> bool:
+    """Whether `folder` holds finished vectors."""
+    manifest = folder / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("stage") == STAGE
+
+
+def made_by(encoder: Encoder) -> dict[str, Any]:
+    """The settings that change a vector, as JSON holds them. The hybrid's weights change none."""
+    settings = asdict(encoder.settings)
+    del settings["hybrid_weights"]
+    return settings | {"heads": list(encoder.settings.heads)}
+
+
+def weights_fingerprint(encoder: Encoder) -> str:
+    """A content hash of the weights in memory, heads included, whatever folder they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _tokens_fingerprint(tokens: TokenTable) -> str:
+    digest = hashlib.sha256()
+    for array in (tokens.offsets, tokens.ids):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _write(
+    folder: Path, layout: Layout, encoder: Encoder, tokens: TokenTable, dtype: torch.dtype,
+    dense: Storage, multi: Storage, label: str,
+) -> None:  # fmt: skip
+    """Fill the files of `folder`, from the first batch that is not noted as written."""
+    noted = folder / _NOTED
+    done = read_json(noted)["batches"] if noted.is_file() else 0
+    maps: list[np.memmap] = []
+
+    def new(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+        if 0 in shape:  # a file of no bytes cannot be mapped
+            np.save(folder / f"{name}.npy", np.zeros(shape, kind))
+            return np.zeros(shape, kind)
+        file = folder / f"{name}.npy"
+        mapped = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=kind, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            # A full disk is an error here, and would be a crash when a page of the map is written.
+            with file.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+        maps.append(mapped)
+        return mapped
+
+    def note(batches: int) -> None:
+        for mapped in maps:
+            mapped.flush()
+        write_json(noted, {"batches": batches})
+
+    vectors = layout.allocate(new, dense, multi)
+    after = lambda batches: note(batches) if batches % _BATCHES_A_NOTE == 0 else None  # noqa: E731
+    fill(vectors, encoder, tokens, dtype, label, done, after)
+    for mapped in maps:
+        mapped.flush()
+
+
+def _open(folder: Path, name: str) -> np.ndarray:
+    file = folder / f"{name}.npy"
+    try:
+        array = np.load(file, mmap_mode="r")
+    except FileNotFoundError:
+        raise ArtifactError("this file is missing", where=file, fix="delete the folder and encode again") from None
+    except ValueError as error:  # numpy does not map an array without elements
+        if file.stat().st_size > _EMPTY_BYTES:
+            raise ArtifactError(
+                f"broken array ({error})", where=file, fix="delete the folder and encode again"
+            ) from None
+        array = np.load(file)
+    return array
+
+
+def _spans(folder: Path, name: str) -> Spans:
+    offsets: Any = np.load(folder / f"{name}.npy")
+    return Spans(offsets[:-1], np.diff(offsets))
