@@ -129,7 +129,15 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
 
     with writing(folder / "train", key, keep_partial=True) as (partial, counts):
         result = train(
-            encoder, prepared.collection, prepared.split.train, recipe.train, metric, evaluate_dev, partial, say
+            encoder,
+            prepared.collection,
+            prepared.similar,
+            prepared.split.train,
+            recipe.train,
+            metric,
+            evaluate_dev,
+            partial,
+            say,
         )
         save_encoder(encoder, partial / "model")
         chosen = "tuned" if result.best_metric > base_metric else "base"

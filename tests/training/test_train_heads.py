@@ -7,6 +7,7 @@ import torch
 
 from m3tune import pipeline
 from m3tune.data.collection import Collection
+from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
@@ -62,11 +63,11 @@ def first_by_hybrid(encoder, collection):
     return {METRIC: found_first(scores_of_heads(encoder, collection)["hybrid"], collection)}
 
 
-def tuned(encoder, collection, folder, evaluate_dev=None, **config):
+def tuned(encoder, collection, folder, evaluate_dev=None, similar=None, **config):
     folder.mkdir(exist_ok=True)
     said = []
     result = train(
-        encoder, collection, TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
+        encoder, collection, similar or Similar(), TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
         evaluate_dev or (lambda current: first_by_hybrid(current, collection)),
         folder, said.append,
     )  # fmt: skip
