@@ -85,7 +85,7 @@ def mean_cosine(directions: Tensor) -> float:
 
 
 def uniformity(directions: Tensor) -> float:
-    """Wang and Isola's log mean exp(-2 |x - y|^2) over pairs of different texts: 0 where all are the same, lower where they spread.
+    """The log of the mean of exp(-2 |x - y|^2) over pairs of texts: 0 where all are the same, lower where they spread.
 
     Wang and Isola, 2020, with t = 2; about -4 for directions drawn at random in many dimensions.
 

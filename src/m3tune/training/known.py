@@ -30,7 +30,7 @@ class KnownRelevant:
 
 
 def known_relevant(collection: Collection, similar: Similar) -> KnownRelevant:
-    """What is relevant to each judged query: passages nearly the same as one judged so, for it or for a query like it."""
+    """What is relevant to each judged query: what is nearly the same as a passage judged so, for it or one like it."""
     known = KnownRelevant({}, collection.canonical_passage, similar)
     asked = {q: similar.query(collection.canonical_query[q]) for q in collection.positives}
     by_question: dict[str, set[str]] = {}

@@ -83,8 +83,8 @@ def remarks(collection: Collection, sets: Sequence[TrainSet], examples: Mapping[
         )  # fmt: skip
         if alone:
             yield (
-                f"{alone:,} of {len(of_set):,} queries of {of_set.name!r} teach nothing: they have neither negatives of "
-                "their own (train.negatives_per_query) nor in-batch negatives "
+                f"{alone:,} of {len(of_set):,} queries of {of_set.name!r} teach nothing: they have neither negatives "
+                "of their own (train.negatives_per_query) nor in-batch negatives "
                 f"(train.sets.{of_set.name}.in_batch_negatives)"
             )
 
