@@ -169,3 +169,58 @@ def test_shorter_dense_vectors_are_trained_too_and_the_hybrid_stays_whole():
     _, whole, *_ = unified(objective(), queries, passages, known(), self_distill=False)
     assert torch.equal(parts["hybrid"], whole["hybrid"])
     assert [score.shape for score in matryoshka_scores(queries.dense, passages.dense, (4, 2))] == [(4, 7)] * 2
+
+
+# --- suspected negatives
+
+
+def test_without_a_margin_nobody_is_suspected():
+    outcome = unified(objective(), *embeddings(), known(), self_distill=False)
+    assert outcome.share_suspected is None
+    assert torch.equal(outcome.known.negative, known().negative)
+
+
+@pytest.mark.parametrize("present", [ALL, ("dense",), ("sparse", "multi"), ("multi",)])
+def test_suspects_of_the_deciding_scores_are_left_out_of_every_loss(present):
+    sides, margin = embeddings(present), 0.02
+    scores = head_scores(*sides)
+    weights = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
+    deciding = next(iter(scores.values()))
+    if len(present) > 1:
+        deciding = sum(weights[head] * scores[head] for head in present) / sum(weights[head] for head in present)
+    best = deciding.diagonal()[:, None]
+    expected = known()._replace(negative=known().negative & ~(deciding > best + margin))
+    left_out = known().negative.sum() - expected.negative.sum()
+    assert left_out > 2
+    for distill in (False, len(present) > 1):
+        outcome = unified(objective(false_negative_margin=margin), *sides, known(), self_distill=distill)
+        assert torch.equal(outcome.known.negative, expected.negative)
+        torch.testing.assert_close(outcome.share_suspected, left_out / known().negative.sum())
+        torch.testing.assert_close(outcome.loss, unified(objective(), *sides, expected, self_distill=distill).loss)
+
+
+def test_a_head_without_a_loss_of_its_own_still_decides_with_the_hybrid():
+    config = objective(false_negative_margin=0.02, loss_weights=(0, 0.1, 1, 1))
+    dense, sparse, multi = head_scores(*embeddings()).values()
+    deciding = (dense + 0.3 * sparse + multi) / 2.3
+    outcome = unified(config, *embeddings(), known(), self_distill=False)
+    assert torch.equal(outcome.known.negative, known().negative & ~(deciding > deciding.diagonal()[:, None] + 0.02))
+
+
+def test_a_pair_that_a_teacher_scored_is_not_suspected():
+    config = objective(false_negative_margin=0.0, distill="kl")
+    plain = unified(config, *embeddings(), known(), self_distill=False).known.negative
+    taught = unified(config, *embeddings(), known((0, 1, 2, 3)), self_distill=False).known.negative
+    assert not plain[:, :4][known().negative[:, :4]].all()
+    assert torch.equal(taught[:, :4], known().negative[:, :4])
+    assert torch.equal(taught[:, 4:], plain[:, 4:])
+
+
+def test_no_gradient_flows_through_the_choice_and_a_query_may_lose_all_negatives():
+    queries, passages = embeddings(("dense",))
+    queries.dense.requires_grad_()
+    outcome = unified(objective(false_negative_margin=0.0), queries, passages, known(), self_distill=False)
+    outcome.loss.backward()
+    assert queries.dense.grad.isfinite().all()
+    alone = known()._replace(negative=torch.zeros_like(known().negative))
+    assert unified(objective(), queries, passages, alone, self_distill=False).loss == 0
