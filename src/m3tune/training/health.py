@@ -31,7 +31,7 @@ def health(
         figures |= dense_figures(passages.dense)
     if queries.sparse is not None and passages.sparse is not None:
         figures |= sparse_figures(queries.sparse, passages.sparse)
-    return figures
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
 def score_figures(name: str, scores: Tensor, positive: Tensor, negative: Tensor) -> dict[str, float]:
