@@ -398,7 +398,7 @@ def sick_health(step):
 
 def test_curves_of_health_are_the_logs_own(tmp_path):
     training = gather(make_run(tmp_path / "run", health=sick_health))["training"]
-    assert training["health"]["score_dense_negative"] == [[1, 0.21], [5, 0.25], [10, 0.3]]
+    assert training["health"]["sparse_empty"] == [[1, 0.0], [5, 0.2], [10, 0.2]]
     assert training["health"]["loss_self_sparse"] == [[1, 1], [5, 0.2], [10, 0.1]]
     assert not {"loss", "learning_rate", "tokens_per_s", "train_loss"} & set(training["health"])
 
