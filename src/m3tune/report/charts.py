@@ -221,9 +221,10 @@ def _band(line: Line) -> list[Point]:
 def _reference(y: float, name: str) -> list[str]:
     """A dashed line across, its name above it, or below where there is no room."""
     beside = y - 6 if y > _WHOLE.top + 14 else y + 15
+    end = _WHOLE.width - _WHOLE.right
     return [
-        f'<line class="reference" x1="{_WHOLE.left}" x2="{_WHOLE.width - _WHOLE.right}" y1="{y}" y2="{y}"/>',
-        f'<text class="axis name" x="{_WHOLE.width - _WHOLE.right}" y="{beside}" text-anchor="end">{escape(name)}</text>',
+        f'<line class="reference" x1="{_WHOLE.left}" x2="{end}" y1="{y}" y2="{y}"/>',
+        f'<text class="axis name" x="{end}" y="{beside}" text-anchor="end">{escape(name)}</text>',
     ]
 
 
