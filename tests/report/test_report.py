@@ -457,6 +457,9 @@ def test_a_small_chart_has_a_line_and_a_band_for_each_of_its_lines():
     assert heights[0] < heights[-1], "the upper side first, and up is a smaller number"
     assert "T &lt;b&gt;: up from 0 at step 1 to 2 at step 3; down" in svg
     assert small_chart([Line("x", [])], title="t") == ""
+    zero = Line("x", [[1, 0.0], [2, 0.0]])
+    assert ">-1<" in small_chart([zero], title="t")
+    assert ">-1<" not in small_chart([zero], title="t", least=0.0), "a share has no room below zero"
     assert 'class="dot line-1"' in small_chart([Line("x", [[4, 1.0]], [0.1])], title="t")
 
 

@@ -90,17 +90,17 @@ def line_chart(
     return _svg(_WHOLE.width, _WHOLE.height, description, parts)
 
 
-def small_chart(lines: Sequence[Line], *, title: str) -> str:
+def small_chart(lines: Sequence[Line], *, title: str, least: float = -math.inf) -> str:
     """Up to three lines on one scale, with bands; for a row of many charts. Empty where no line has a point.
 
-    Steps run along the bottom. Lines are told apart by the classes line-1, line-2, line-3.
+    Steps run along the bottom; the scale does not go below `least`. Lines are told apart by the classes line-1 to line-3.
     """
     lines = [line for line in lines if line.points]
     if not lines:
         return ""
     bands = [_band(line) for line in lines]
     every = [point for line, band in zip(lines, bands, strict=True) for point in (*line.points, *band)]
-    at, parts = _axes(_SMALL, [x for x, _ in every], [y for _, y in every], about=3)
+    at, parts = _axes(_SMALL, [x for x, _ in every], [y for _, y in every], about=3, least=least)
     for number, band in enumerate(bands, start=1):
         if len(band) > 2:
             corners = " ".join(f"{x},{y}" for x, y in (at(*point) for point in band))
@@ -190,11 +190,13 @@ def _grid(frame: _Frame, at: Place, x_ticks: Sequence[float], y_ticks: Sequence[
     return parts
 
 
-def _axes(frame: _Frame, xs: Sequence[float], ys: Sequence[float], about: int = 5) -> tuple[Place, list[str]]:
+def _axes(
+    frame: _Frame, xs: Sequence[float], ys: Sequence[float], about: int = 5, least: float = -math.inf
+) -> tuple[Place, list[str]]:
     """Where a point goes in the frame, and the lines and numbers behind the points."""
     x_low, x_high = min(xs), max(xs)
-    y_ticks = nice_ticks(min(ys), max(ys), about)
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high, about) if x_low <= tick <= x_high and tick.is_integer()]
+    y_ticks = [tick for tick in nice_ticks(min(ys), max(ys), about) if tick >= least]
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low <= tick <= x_high and tick.is_integer()]
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / ((x_high - x_low) or 1)

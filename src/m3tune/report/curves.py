@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ _VECTORS = (
     ("Empty sparse vectors", ("sparse_empty",), "Share of a batch's texts without any weight."),
     ("Suspected negatives", ("negatives_suspected",), "Share left out by train.false_negative_margin."),
 )
+_NEVER_BELOW_ZERO = {"sparse_empty", "negatives_suspected"}
 _LINE_NAMES = {"sparse_tokens_query": "queries", "sparse_tokens_passage": "passages"}
 
 
@@ -62,7 +64,7 @@ def _chart(curves: Curves, title: str, names: Mapping[str, str], note: str) -> S
     lines = list(_lines(curves, names))
     return SmallChart(
         title,
-        Markup(small_chart(lines, title=title)),
+        Markup(small_chart(lines, title=title, least=0.0 if _NEVER_BELOW_ZERO & set(names) else -math.inf)),
         note,
         tuple(line.name for line in lines) if len(names) > 1 else (),
     )
