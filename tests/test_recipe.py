@@ -1,4 +1,5 @@
 import tomllib
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,11 @@ def refused(tables, overrides=()):
 def keys_of(model, before=""):
     """Every dotted key of a config with its default."""
     for name, info in model.model_fields.items():
-        if hasattr(info.annotation, "model_fields"):
+        tables = [inner for inner in get_args(info.annotation) if hasattr(inner, "model_fields")]
+        if tables:
+            yield f"{before}{name}", info
+            yield from keys_of(tables[0], f"{before}{name}.NAME.")
+        elif hasattr(info.annotation, "model_fields"):
             yield from keys_of(info.annotation, f"{before}{name}.")
         else:
             yield f"{before}{name}", info
@@ -225,13 +230,58 @@ def test_a_recipe_with_every_key_set_reads_back_equal():
         "train.head_learning_rate=1e-3", "train.lora_rank=8", "train.loss_weights=[1, 0.5, 0, 2]",
         "train.epochs=0.5", "train.max_steps=7",
         'train.report_to=["tensorboard", "wandb"]', "train.learning_rate=1e-30", "train.deepspeed=x.json",
+        "train.sets.a.weight=0.5", "train.sets.a.in_batch_negatives=false", "train.false_negative_margin=0.1",
         "train.fsdp=full_shard", "train.fsdp_config=f.json", "train.patience=3", 'evaluate.metrics=["AP@100"]',
     ]  # fmt: skip
     recipe = build_recipe(SMALLEST, overrides)
     assert round_trip(recipe) == recipe
     assert recipe.model.query_prompt == 'a\tb\nc "d" \\ e'
     left = {key for key, _ in keys_of(Recipe) if f"\n{key.split('.')[-1]} = " not in "\n" + to_toml(recipe)}
+    left -= {"train.sets"}  # its tables stand under their own headings
     assert left == set(), "a key that is left out is not tested here"
+
+
+def test_a_table_for_each_set_is_read_written_and_set_by_name(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        '[data]\npath = "d"\n[model]\npath = "m"\n[train]\nseed = 1\n'
+        "[train.sets.banking77]\nweight = 0.5\nin_batch_negatives = false\n"
+        '[train.sets."law v1.2"]\nweight = 2\n'
+    )
+    sets = load_recipe(file).train.sets
+    assert {name: (of_set.weight, of_set.in_batch_negatives) for name, of_set in sets.items()} == {
+        "banking77": (0.5, False), "law v1.2": (2.0, None),
+    }  # fmt: skip
+    recipe = load_recipe(
+        file,
+        ["train.sets.banking77.weight=3", 'train.sets."law v1.2".in_batch_negatives=true', "train.sets.法.weight=0"],
+    )
+    assert round_trip(recipe) == recipe
+    assert "\n[train.sets.banking77]\nweight = 3.0\nin_batch_negatives = false\n" in to_toml(recipe)
+    assert recipe.train.sets["law v1.2"].in_batch_negatives is True
+    assert recipe.train.sets["法"].weight == 0
+    assert "\nsets = {}\n" in to_toml(build_recipe(SMALLEST))
+
+
+def test_set_does_not_change_the_tables_of_sets_that_it_was_given():
+    tables = SMALLEST | {"train": {"sets": {"a": {"weight": 1}}}}
+    assert build_recipe(tables, ["train.sets.a.weight=2", "train.sets.b.weight=3"]).train.sets["a"].weight == 2
+    assert tables["train"] == {"sets": {"a": {"weight": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("train.sets.a.wieght=1", "unknown key 'train.sets.a.wieght'; did you mean 'weight'?"),
+        ("train.sets.a.weight=-1", "train.sets.a.weight = -1: input should be greater than or equal to 0"),
+        ("train.sets.a.in_batch_negatives=perhaps", "train.sets.a.in_batch_negatives = 'perhaps': input should be"),
+        ("train.sets.a=3", "train.sets.a = 3: input should be"),
+        ("train.sets=3", "train.sets = 3: input should be"),
+        ("train.false_negative_margin=-0.1", "train.false_negative_margin = -0.1: input should be greater than"),
+    ],
+)
+def test_a_mistake_in_a_sets_table_names_the_set_and_the_key(override, what):
+    assert what in refused(SMALLEST, [override]).what
 
 
 printable = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\"'\\#=[]"))

@@ -166,7 +166,15 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
 
     with writing(folder / "train", key, keep_partial=True) as (partial, counts), _vectors(folder, "dev") as place:
         result = train(
-            encoder, prepared.collection, prepared.split.train, recipe.train, metric, evaluate_dev, partial, say
+            encoder,
+            prepared.collection,
+            prepared.similar,
+            prepared.split.train,
+            recipe.train,
+            metric,
+            evaluate_dev,
+            partial,
+            say,
         )
         tuned_metric = result.best_metric
         if len(encoder.settings.heads) > 1:

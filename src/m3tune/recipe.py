@@ -6,15 +6,19 @@ Every key a recipe may hold stands in this file, with its unit and its default. 
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m3tune.errors import RecipeError, existing_path, nearest
 from m3tune.types import Head
+
+_KEY_PART = re.compile(r'"([^"]*)"|([^."]+)')
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -85,6 +89,17 @@ class ModelConfig(_Config):
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
 
 
+class SetConfig(_Config):
+    """How one of the data's sets trains, `[train.sets.NAME]`."""
+
+    weight: Weight = Field(
+        1.0, description="How often a query of the set is drawn an epoch: 0.5 every other epoch, 2 twice, 0 never."
+    )
+    in_batch_negatives: bool | None = Field(
+        None, description="Whether other queries' passages are negatives; None: as the data says of the set."
+    )
+
+
 class TrainConfig(_Config):
     """How the encoder is tuned."""
 
@@ -95,7 +110,18 @@ class TrainConfig(_Config):
         1, ge=0, description="Positives a query brings to a batch, taken in turn over the epochs; 0 means all."
     )
     negatives_per_query: int = Field(0, ge=0, description="Hard negatives a query brings to a batch, at most.")
-    in_batch_negatives: bool = Field(True, description="Whether other queries' passages are negatives.")
+    in_batch_negatives: bool = Field(
+        True, description="Whether other queries' passages are negatives, in sets that allow it."
+    )
+    sets: dict[str, SetConfig] = Field(
+        {}, description="A table for each set of the data that trains in another way: [train.sets.NAME], below."
+    )
+    false_negative_margin: float | None = Field(
+        None,
+        ge=0,
+        description="A negative whose score exceeds the best positive's by more than this is left out; None: never. "
+        "Qwen3's is 0.1.",
+    )
     temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
     loss_weights: tuple[Weight, Weight, Weight, Weight] = Field(
         (1.0, 0.1, 1.0, 1.0),
@@ -220,13 +246,17 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def build_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:
     """A checked recipe from parsed TOML tables and `section.key=value` overrides. Raises RecipeError."""
-    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    merged = _copied(tables)
     for override in overrides:
         _lay_over(merged, override)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(error.errors())), where=where) from None
+
+
+def _copied(tables: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
 
 
 def _lay_over(tables: dict[str, Any], override: str) -> None:
@@ -238,7 +268,7 @@ def _lay_over(tables: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, key = dotted.strip().split(".")
+    *sections, key = (quoted or bare for quoted, bare in _KEY_PART.findall(dotted.strip()))
     table = tables
     for section in sections:
         table = table.setdefault(section, {})
@@ -251,15 +281,34 @@ def _explain(errors: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line a key for a person, from pydantic's errors."""
     by_key: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for error in errors:
-        by_key.setdefault(tuple(str(part) for part in error["loc"][:2]), []).append(error)
+        by_key.setdefault(_key_of(error["loc"])[0], []).append(error)
     return [_explain_key(key, of_key) for key, of_key in by_key.items()]
+
+
+def _key_of(location: Sequence[str | int]) -> tuple[tuple[str, ...], type[BaseModel]]:
+    """The recipe's key that pydantic's location is in, without the steps into its value, and the table it stands in."""
+    table: type[BaseModel] = Recipe
+    length = 1
+    while length < len(location):
+        field = table.model_fields.get(str(location[length - 1]))
+        inner = field.annotation if field else None
+        if get_origin(inner) is dict and _is_table(get_args(inner)[1]):
+            inner = get_args(inner)[1]
+            length += 1  # the name that the person chose
+        if not _is_table(inner) or length == len(location):
+            break
+        table, length = inner, length + 1  # type: ignore[assignment]
+    return tuple(str(part) for part in location[:length]), table
+
+
+def _is_table(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _explain_key(key: tuple[str, ...], errors: Sequence[Mapping[str, Any]]) -> str:
     name, error = ".".join(key), errors[0]
     if error["type"] == "extra_forbidden":
-        section = Recipe.model_fields[key[0]].annotation if len(key) > 1 else Recipe
-        known = section.model_fields  # type: ignore[union-attr]
+        known = _key_of(error["loc"])[1].model_fields
         close = nearest(key[-1], known)
         return f"unknown key {name!r}; " + (f"did you mean {close!r}?" if close else f"known keys: {', '.join(known)}")
     if error["type"] == "missing":
@@ -271,10 +320,27 @@ def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
     lines = [f"output = {toml_value(recipe.output)}"]
     for section in ("data", "model", "train", "evaluate"):
-        lines += ["", f"[{section}]"]
-        values = getattr(recipe, section).model_dump()
-        lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if value is not None]
+        lines += _table_lines(section, getattr(recipe, section).model_dump())
     return "\n".join(lines) + "\n"
+
+
+def _table_lines(name: str, values: Mapping[str, Any]) -> list[str]:
+    """A table under its heading, and after it the tables that it holds by name."""
+    below = {key: value for key, value in values.items() if _holds_tables(value)}
+    plain = {key: value for key, value in values.items() if value is not None and key not in below}
+    lines = ["", f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in plain.items())]
+    for key, tables in below.items():
+        for inner, table in tables.items():
+            lines += _table_lines(f"{name}.{key}.{_toml_key(inner)}", table)
+    return lines
+
+
+def _holds_tables(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values())
+
+
+def _toml_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else toml_value(key)
 
 
 def toml_value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.main import get_command
@@ -25,6 +26,11 @@ def recipe_table() -> str:
         for key, field in config.model_fields.items():
             default = "required" if field.is_required() else f"`{field.default!r}`"
             lines.append(f"| `{section}.{key}` | {default} | {field.description} |")
+            for table in (inner for inner in get_args(field.annotation) if hasattr(inner, "model_fields")):
+                lines += [
+                    f"| `{section}.{key}.NAME.{inner}` | `{info.default!r}` | {info.description} |"
+                    for inner, info in table.model_fields.items()
+                ]
     return "\n".join(lines)
 
 

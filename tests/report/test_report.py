@@ -18,7 +18,8 @@ from m3tune.evaluation.metrics import evaluate_run, mean
 from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
 from m3tune.recipe import build_recipe, to_toml
 from m3tune.report import words
-from m3tune.report.charts import Interval, forest_plot, line_chart, nice_ticks, tick_label
+from m3tune.report.charts import Interval, Line, forest_plot, line_chart, nice_ticks, small_chart, tick_label
+from m3tune.report.curves import small_multiples
 from m3tune.report.gather import cut, gather
 from m3tune.report.html import render, write_report
 from m3tune.report.terminal import print_comparison, print_evaluations, print_verdict
@@ -35,7 +36,7 @@ RANKS = {
 }
 
 
-def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
+def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, health=None):
     """A run folder as the pipeline leaves it, with one relevant passage a query at the ranks of `kind`."""
     recipe = build_recipe(
         {
@@ -77,6 +78,9 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None):
         {"step": 10, "eval_nDCG@10": 0.6, "eval_RR@10": 0.5},
         {"step": 10, "train_runtime": 60.0, "train_loss": 2.0},
     ]
+    for line in log:
+        if "loss" in line:
+            line |= health(line["step"]) if health else {}
     (folder / "train" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     write_manifest(folder / "train", {"queries": 12, "queries_cut": 1, "passages_cut": 2}, 3700)
     selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen == "tuned" else 0.7, "tuned": 0.61}
@@ -376,6 +380,91 @@ def test_charts_stand_alone():
     ]
     tones = re.findall(r'class="interval (\w+)"', forest_plot(rows, title="x", x_label="y"))
     assert tones == ["good", "neutral", "bad"]
+
+
+# --- losses, scores and vectors of the training log
+
+
+def dense_health(step):
+    return {
+        "score_dense_positive": 0.7, "score_dense_positive_sd": 0.1, "score_dense_negative": 0.2 + step / 100,
+        "score_dense_negative_sd": 0.05, "dense_norm": 1.0, "dense_norm_sd": 0.0, "dense_cosine": 0.2,
+        "dense_uniformity": -3.0, "dense_rank": 20.0, "dense_rank_share": 0.6,
+    }  # fmt: skip
+
+
+def sick_health(step):
+    heads = {f"loss_{name}": 1 / step for name in ("dense", "sparse", "hybrid", "self_sparse")}
+    sparse = {"sparse_tokens_query": 3.0, "sparse_tokens_passage": 9.0, "sparse_empty": 0.2 if step > 1 else 0.0}
+    lengths = {"dense_norm": 8.0, "dense_norm_sd": 1.0, "dense_cosine": 0.2 if step < 10 else 0.999}
+    return dense_health(step) | heads | sparse | lengths | {"negatives_suspected": 0.03}
+
+
+def test_curves_of_health_are_the_logs_own(tmp_path):
+    training = gather(make_run(tmp_path / "run", health=sick_health))["training"]
+    assert training["health"]["sparse_empty"] == [[1, 0.0], [5, 0.2], [10, 0.2]]
+    assert training["health"]["loss_self_sparse"] == [[1, 1], [5, 0.2], [10, 0.1]]
+    assert not {"loss", "learning_rate", "tokens_per_s", "train_loss"} & set(training["health"])
+
+
+def test_each_illness_is_told_once_where_it_began(tmp_path):
+    folder = make_run(tmp_path / "run", health=sick_health)
+    findings = gather(folder)["training"]["findings"]
+    assert [(finding["code"], finding["where"]) for finding in findings] == [
+        ("sparse-vectors-die", "train, step 5"), ("dense-vectors-collapse", "train, step 10"),
+    ]  # fmt: skip
+    text = " ".join(Page(write_report(folder).read_text()).text.split())
+    assert "train, step 5: 20% of the sparse vectors of a batch are empty" in text
+    assert "their mean cosine is 0.999" in text
+
+
+def test_groups_of_small_charts_show_what_the_log_has(tmp_path):
+    def titles(training):
+        return {heading: [c.title for c in group] for heading, group in small_multiples(training["health"]).items()}
+
+    dense = gather(make_run(tmp_path / "dense", health=dense_health))["training"]
+    vectors = ["Mean cosine of two passages", "Uniformity", "Effective rank"]
+    assert titles(dense) == {"Scores of positives and negatives": ["Dense"], "Vectors": vectors}
+    assert dense["findings"] == []
+    everything = gather(make_run(tmp_path / "all", health=sick_health))["training"]
+    assert titles(everything) == {
+        "Losses": ["Dense", "Sparse", "Hybrid"],
+        "Scores of positives and negatives": ["Dense"],
+        "Vectors": [*vectors, "Length of dense vectors", "Sparse weights a text", "Empty sparse vectors",
+                    "Suspected negatives"],
+    }  # fmt: skip
+    lines = {c.title: c.lines for c in small_multiples(everything["health"])["Losses"]}
+    assert lines == {
+        "Dense": ("contrastive",),
+        "Sparse": ("contrastive", "from the hybrid"),
+        "Hybrid": ("contrastive",),
+    }
+    page = Page(write_report(tmp_path / "all").read_text())
+    assert page.unclosed == []
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4 + 3 + 1 + 7
+
+
+def test_a_run_without_health_has_no_small_charts(better):
+    assert gather(better)["training"]["health"] == {}
+    page = write_report(better).read_text()
+    assert "<h3>Losses</h3>" not in page
+    assert "<h3>Vectors</h3>" not in page
+
+
+def test_a_small_chart_has_a_line_and_a_band_for_each_of_its_lines():
+    rising = [[1, 0.0], [2, 1.0], [3, 2.0]]
+    svg = small_chart([Line("up", rising, [0.5] * 3), Line("none", []), Line("down", rising[::-1])], title="T <b>")
+    assert svg.count("<polyline") == 2
+    (band,) = re.findall(r'<polygon class="band line-1" points="([^"]+)"', svg)
+    assert len(band.split()) == 6
+    heights = [float(point.split(",")[1]) for point in band.split()]
+    assert heights[0] < heights[-1], "the upper side first, and up is a smaller number"
+    assert "T &lt;b&gt;: up from 0 at step 1 to 2 at step 3; down" in svg
+    assert small_chart([Line("x", [])], title="t") == ""
+    zero = Line("x", [[1, 0.0], [2, 0.0]])
+    assert ">-1<" in small_chart([zero], title="t")
+    assert ">-1<" not in small_chart([zero], title="t", least=0.0), "a share has no room below zero"
+    assert 'class="dot line-1"' in small_chart([Line("x", [[4, 1.0]], [0.1])], title="t")
 
 
 def test_a_warning_where_bm25_finds_more_than_the_model(better):

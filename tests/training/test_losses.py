@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3tune.scoring import dense_scores
-from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
+from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation, suspects
 
 
 def vectors(count, dimension=8, seed=0):
@@ -317,3 +317,30 @@ def test_margins_keep_their_digits_for_large_scores():
     scores, teacher = torch.tensor([[1000.25, 1000.0]]), torch.tensor([[5000.5, 5000.0]])
     positive = torch.tensor([[True, False]])
     assert margin_mse(scores, teacher, positive, ~positive, 1.0).item() == pytest.approx(0.0625, rel=1e-3)
+
+
+# --- suspected negatives
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_suspects_are_those_of_the_written_out_rule(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(6, 11, generator=generator)
+    kinds = torch.rand(6, 11, generator=generator)
+    positive, negative = kinds < 0.2, kinds > 0.4
+    found = suspects(scores, positive, negative, margin=0.1)
+    expected = torch.zeros_like(found)
+    for i in range(6):
+        best = [scores[i, p] for p in range(11) if positive[i, p]]
+        for n in range(11):
+            expected[i, n] = bool(best) and negative[i, n] and scores[i, n] > max(best) + 0.1
+    assert torch.equal(found, expected)
+    assert 0 < found.sum() < negative.sum() / 2
+
+
+def test_the_margin_is_exceeded_and_not_met_and_the_best_positive_counts():
+    scores = torch.tensor([[0.5, 0.625, 0.75, 0.0]])
+    positive = torch.tensor([[True, False, False, False]])
+    assert suspects(scores, positive, ~positive, 0.125).tolist() == [[False, False, True, False]]
+    with_a_hard_one = torch.tensor([[True, False, False, True]])
+    assert suspects(scores, with_a_hard_one, ~with_a_hard_one, 0.125).tolist() == [[False, False, True, False]]

@@ -47,7 +47,7 @@ def info_nce(scores):
 def test_the_three_heads_of_m3_are_weighed_as_published():
     sides = embeddings()
     dense, sparse, multi = head_scores(*sides).values()
-    total, parts = unified(objective(), *sides, known(), self_distill=False)
+    total, parts, *_ = unified(objective(), *sides, known(), self_distill=False)
     mixed = dense + 0.3 * sparse + multi
     expected = (info_nce(dense) + info_nce(mixed) + 0.1 * info_nce(sparse) + info_nce(multi)) / 4
     torch.testing.assert_close(total, expected)
@@ -58,8 +58,8 @@ def test_the_three_heads_of_m3_are_weighed_as_published():
 def test_self_distillation_is_averaged_in_and_its_teacher_gets_no_gradient():
     sides = embeddings()
     scores = list(head_scores(*sides).values())
-    total, parts = unified(objective(), *sides, known(), self_distill=True)
-    plain, _ = unified(objective(), *sides, known(), self_distill=False)
+    total, parts, *_ = unified(objective(), *sides, known(), self_distill=True)
+    plain, _, *_ = unified(objective(), *sides, known(), self_distill=False)
     mixed = (scores[0] + 0.3 * scores[1] + scores[2]).detach()
     seen = torch.ones(QUERIES, PASSAGES, dtype=torch.bool)
     dense, sparse, multi = (distillation(score, mixed, seen, 0.05, 0.05) for score in scores)
@@ -86,7 +86,7 @@ def test_self_distillation_is_averaged_in_and_its_teacher_gets_no_gradient():
     ids=str,
 )
 def test_heads_that_are_not_there_take_no_part(present, parts):
-    total, found = unified(objective(), *embeddings(present), known(), self_distill=False)
+    total, found, *_ = unified(objective(), *embeddings(present), known(), self_distill=False)
     assert list(found) == parts
     weights = {"dense": 1, "sparse": 0.1, "multi": 1, "hybrid": 1}
     torch.testing.assert_close(total, sum(weights[name] * loss for name, loss in found.items()) / len(found))
@@ -94,7 +94,7 @@ def test_heads_that_are_not_there_take_no_part(present, parts):
 
 def test_dense_alone_is_the_contrastive_loss():
     queries, passages = embeddings(("dense",))
-    total, _ = unified(objective(), queries, passages, known(), self_distill=False)
+    total, _, *_ = unified(objective(), queries, passages, known(), self_distill=False)
     assert torch.equal(total, info_nce(dense_scores(queries.dense, passages.dense)))
 
 
@@ -112,7 +112,7 @@ def test_only_heads_that_the_loss_looks_at_are_asked_for(weights, hybrid_weights
     config = objective(loss_weights=weights, hybrid_weights=hybrid_weights)
     assert config.heads(ALL) == looked_at
     assert config.heads(("dense",)) == (("dense",) if weights[0] else ())
-    total, _ = unified(config, *embeddings(looked_at), known(), self_distill=False)
+    total, _, *_ = unified(config, *embeddings(looked_at), known(), self_distill=False)
     assert torch.equal(total, unified(config, *embeddings(looked_at), known(), self_distill=False)[0])
 
 
@@ -159,13 +159,68 @@ def test_a_batch_without_teacher_scores_is_contrastive(distill):
 def test_shorter_dense_vectors_are_trained_too_and_the_hybrid_stays_whole():
     queries, passages = embeddings()
     config = objective(matryoshka_dims=(4, 2))
-    _, parts = unified(config, queries, passages, known(), self_distill=False)
+    _, parts, *_ = unified(config, queries, passages, known(), self_distill=False)
     losses = []
     for dim in (8, 4, 2):
         short = [F.normalize(side.dense[:, :dim], dim=1) for side in (queries, passages)]
         losses.append(info_nce(short[0] @ short[1].T))
     torch.testing.assert_close(parts["dense"], sum(losses) / 3)
     assert len({round(loss.item(), 3) for loss in losses}) == 3
-    _, whole = unified(objective(), queries, passages, known(), self_distill=False)
+    _, whole, *_ = unified(objective(), queries, passages, known(), self_distill=False)
     assert torch.equal(parts["hybrid"], whole["hybrid"])
     assert [score.shape for score in matryoshka_scores(queries.dense, passages.dense, (4, 2))] == [(4, 7)] * 2
+
+
+# --- suspected negatives
+
+
+def test_without_a_margin_nobody_is_suspected():
+    outcome = unified(objective(), *embeddings(), known(), self_distill=False)
+    assert outcome.share_suspected is None
+    assert torch.equal(outcome.known.negative, known().negative)
+
+
+@pytest.mark.parametrize("present", [ALL, ("dense",), ("sparse", "multi"), ("multi",)])
+def test_suspects_of_the_deciding_scores_are_left_out_of_every_loss(present):
+    sides, margin = embeddings(present), 0.02
+    scores = head_scores(*sides)
+    weights = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
+    deciding = next(iter(scores.values()))
+    if len(present) > 1:
+        deciding = sum(weights[head] * scores[head] for head in present) / sum(weights[head] for head in present)
+    best = deciding.diagonal()[:, None]
+    expected = known()._replace(negative=known().negative & ~(deciding > best + margin))
+    left_out = known().negative.sum() - expected.negative.sum()
+    assert left_out > 2
+    for distill in (False, len(present) > 1):
+        outcome = unified(objective(false_negative_margin=margin), *sides, known(), self_distill=distill)
+        assert torch.equal(outcome.known.negative, expected.negative)
+        torch.testing.assert_close(outcome.share_suspected, left_out / known().negative.sum())
+        torch.testing.assert_close(outcome.loss, unified(objective(), *sides, expected, self_distill=distill).loss)
+
+
+def test_a_head_without_a_loss_of_its_own_still_decides_with_the_hybrid():
+    config = objective(false_negative_margin=0.02, loss_weights=(0, 0.1, 1, 1))
+    dense, sparse, multi = head_scores(*embeddings()).values()
+    deciding = (dense + 0.3 * sparse + multi) / 2.3
+    outcome = unified(config, *embeddings(), known(), self_distill=False)
+    assert torch.equal(outcome.known.negative, known().negative & ~(deciding > deciding.diagonal()[:, None] + 0.02))
+
+
+def test_a_pair_that_a_teacher_scored_is_not_suspected():
+    config = objective(false_negative_margin=0.0, distill="kl")
+    plain = unified(config, *embeddings(), known(), self_distill=False).known.negative
+    taught = unified(config, *embeddings(), known((0, 1, 2, 3)), self_distill=False).known.negative
+    assert not plain[:, :4][known().negative[:, :4]].all()
+    assert torch.equal(taught[:, :4], known().negative[:, :4])
+    assert torch.equal(taught[:, 4:], plain[:, 4:])
+
+
+def test_no_gradient_flows_through_the_choice_and_a_query_may_lose_all_negatives():
+    queries, passages = embeddings(("dense",))
+    queries.dense.requires_grad_()
+    outcome = unified(objective(false_negative_margin=0.0), queries, passages, known(), self_distill=False)
+    outcome.loss.backward()
+    assert queries.dense.grad.isfinite().all()
+    alone = known()._replace(negative=torch.zeros_like(known().negative))
+    assert unified(objective(), queries, passages, alone, self_distill=False).loss == 0

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from m3tune import pipeline
+from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
 from m3tune.evaluation.measure import measure_encoder
 from m3tune.evaluation.metrics import mean
@@ -40,12 +41,12 @@ def dev_metric(encoder, collection):
     return mean(measured.searched["dev"].evaluation("dense", {}).per_query)
 
 
-def tuned(encoder, collection, folder, **config):
+def tuned(encoder, collection, folder, similar=None, **config):
     """Train the encoder in place; returns the result and what was said."""
     folder.mkdir(exist_ok=True)
     said = []
     result = train(
-        encoder, collection, TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
+        encoder, collection, similar or Similar(), TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
         lambda current: dev_metric(current, collection), folder, said.append,
     )  # fmt: skip
     return result, said
@@ -149,8 +150,8 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(encoder, col
     def overflowing(*args, **options):
         calls.append(1)
         before[:] = [weights_of(encoder)]
-        loss, parts = original(*args, **options)
-        return loss * (float("inf") if len(calls) == 4 else 1), parts
+        outcome = original(*args, **options)
+        return outcome._replace(loss=outcome.loss * (float("inf") if len(calls) == 4 else 1))
 
     monkeypatch.setattr(trainer_module, "unified", overflowing)
     with pytest.raises(TrainingError, match="the loss of step 4 is not finite; nothing was updated") as caught:
@@ -196,10 +197,10 @@ def test_tensorboard_writes_its_events(encoder, collection, tmp_path):
     assert len(accumulator.Scalars("train/loss")) == 4
 
 
-def arguments(tmp_path, num_queries=40, precision=torch.float32, **config):
+def arguments(tmp_path, steps_per_epoch=5, precision=torch.float32, **config):
     settings = TrainConfig(**BASE | config)
     rate = resolve_learning_rate(settings, hidden_size=32)
-    return training_arguments(settings, rate, tmp_path, num_queries, METRIC, precision, torch.device("cpu"))
+    return training_arguments(settings, rate, tmp_path, steps_per_epoch, METRIC, precision, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("hidden_size, rate", [(1024, 2e-5), (512, 4e-5), (384, 5.3333e-5)])
@@ -210,7 +211,7 @@ def test_the_automatic_learning_rate_falls_with_the_width(hidden_size, rate):
 
 def test_the_recipe_reaches_the_trainers_arguments(tmp_path):
     args = arguments(
-        tmp_path, num_queries=41, schedule="cosine", warmup=0.25, weight_decay=0.2, max_grad_norm=0.5, seed=7,
+        tmp_path, steps_per_epoch=6, schedule="cosine", warmup=0.25, weight_decay=0.2, max_grad_norm=0.5, seed=7,
         evaluations=5,
     )  # fmt: skip
     assert args.max_steps == 48  # 8 epochs of 6 batches

@@ -8,6 +8,7 @@ import torch
 
 from m3tune import pipeline
 from m3tune.data.collection import Collection
+from m3tune.data.similar import Similar
 from m3tune.errors import RecipeError, TrainingError
 from m3tune.evaluation import measure
 from m3tune.model.packing import pack
@@ -64,11 +65,11 @@ def first_by_hybrid(encoder, collection):
     return {METRIC: found_first(scores_of_heads(encoder, collection)["hybrid"], collection)}
 
 
-def tuned(encoder, collection, folder, evaluate_dev=None, **config):
+def tuned(encoder, collection, folder, evaluate_dev=None, similar=None, **config):
     folder.mkdir(exist_ok=True)
     said = []
     result = train(
-        encoder, collection, TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
+        encoder, collection, similar or Similar(), TRAIN_QUERIES, TrainConfig(**BASE | config), METRIC,
         evaluate_dev or (lambda current: first_by_hybrid(current, collection)),
         folder, said.append,
     )  # fmt: skip
@@ -457,3 +458,51 @@ def test_a_head_that_nothing_gives_cannot_decide(tiny_folders, collection, tmp_p
     with pytest.raises(RecipeError, match="'hybrid' decides, but this model has dense only") as caught:
         pipeline.run(recipe)
     assert caught.value.where == "evaluate.head"
+
+
+# --- health
+
+HEALTH = {
+    "sparse_tokens_query", "sparse_tokens_passage", "sparse_empty", "dense_norm", "dense_norm_sd", "dense_cosine",
+    "dense_uniformity", "dense_rank", "dense_rank_share",
+    *(f"score_{head}_{kind}{sd}" for head in ("dense", "sparse", "multi", "hybrid")
+      for kind in ("positive", "negative") for sd in ("", "_sd")),
+}  # fmt: skip
+
+
+def health_of(line):
+    return {name for name in line if name.startswith(("score_", "sparse_", "dense_"))}
+
+
+def test_every_logged_step_has_its_health_and_a_margin_the_share_of_suspects(encoder, collection, tmp_path):
+    result, said = tuned(
+        encoder, collection, tmp_path, evaluate_dev=constant, epochs=1.4, evaluations=1, logging_steps=3,
+        false_negative_margin=0.0,
+    )  # fmt: skip
+    lines = [line for line in result.log if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 3, 6]
+    assert all(health_of(line) == HEALTH for line in lines)
+    assert all(0 <= line["negatives_suspected"] < 1 for line in lines)
+    assert any(line["negatives_suspected"] for line in lines)
+    assert not any(line.startswith("warning") for line in said)
+    dense_only = {name for name in HEALTH if name.startswith(("score_dense", "dense"))}
+    result, _ = tuned(
+        encoder, collection, tmp_path / "dense", evaluate_dev=constant, max_steps=1, loss_weights=[1, 0, 0, 0]
+    )
+    assert health_of(result.log[0]) == dense_only
+    assert "negatives_suspected" not in result.log[0]
+
+
+def test_illness_is_said_once_and_stands_in_every_line_that_shows_it(encoder, collection, tmp_path):
+    encoder.new_heads = ()  # so that the head is not warm-started
+    with torch.no_grad():
+        encoder.linear("sparse").weight.zero_()
+        encoder.linear("sparse").bias.fill_(-1)
+    result, said = tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=3, evaluations=1)
+    lines = [line for line in result.log if "loss" in line]
+    assert [line["sparse_empty"] for line in lines] == [1, 1, 1], "no gradient reaches it"
+    assert [line["warning_sparse-vectors-die"] for line in lines] == [1, 1, 1]
+    (warning,) = said
+    assert warning.startswith("warning: train, step 1: 100% of the sparse vectors of a batch are empty")
+    written = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert sum("warning_sparse-vectors-die" in line for line in written) == 3

@@ -99,7 +99,7 @@ def test_each_heads_loss_without_in_batch_negatives_is_flagembeddings(m3_folder,
     encoder = encoder_of(m3_folder)
     objective = Objective.of(TrainConfig(temperature=0.02, distill=distill))
     known = known_groups(4, 4, teacher, in_batch=False)
-    _, parts = unified(objective, *both_sides(encoder, queries, passages), known, self_distill=False)
+    _, parts, *_ = unified(objective, *both_sides(encoder, queries, passages), known, self_distill=False)
     heads_alone = (parts["dense"] + 0.1 * parts["sparse"] + parts["multi"]) / 4
     hybrid_of_theirs = theirs - heads_alone
     assert hybrid_of_theirs.item() == pytest.approx(0, abs=1e-4)
@@ -113,7 +113,9 @@ def test_dense_alone_is_flagembeddings(m3_folder):
     encoder = encoder_of(m3_folder)
     objective = Objective.of(TrainConfig(temperature=0.02, loss_weights=(1, 0, 0, 0)))
     assert objective.heads(("dense", "sparse", "multi")) == ("dense",)
-    ours, parts = unified(objective, *both_sides(encoder, queries, passages), known_groups(5, 2), self_distill=False)
+    ours, parts, *_ = unified(
+        objective, *both_sides(encoder, queries, passages), known_groups(5, 2), self_distill=False
+    )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert list(parts) == ["dense"]
 
@@ -133,7 +135,7 @@ def test_without_in_batch_negatives_flagembeddings_hybrid_loss_is_zero_and_its_t
     encoder = encoder_of(m3_folder)
     ours = both_sides(encoder, queries, passages)
     known = known_groups(3, 3, in_batch=False)
-    _, parts = unified(M3, *ours, known, self_distill=True)
+    _, parts, *_ = unified(M3, *ours, known, self_distill=True)
     scores = {head: score.unflatten(1, (3, 3))[range(3), range(3)] for head, score in head_scores(*ours).items()}
     mixed = hybrid(scores, M3.hybrid_weights) / 0.02  # each query's own group: (3, 3)
     torch.testing.assert_close(

@@ -13,12 +13,33 @@ Point = Sequence[float]
 Place = Callable[[float, float], tuple[float, float]]
 """A point's place in the picture."""
 
-_WIDTH, _HEIGHT = 400, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 42
 _MOST_LABELS = 6
 _MOST_POINTS = 400  # more than this are averaged in runs of neighbours
 
 _FOREST_WIDTH, _FOREST_ROW, _FOREST_SIDE, _FOREST_AXIS = 370, 46, 12, 42
+
+
+class _Frame(NamedTuple):
+    """A picture's size and the margins around what is plotted."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+_WHOLE = _Frame(400, 236, 54, 14, 14, 42)
+_SMALL = _Frame(250, 138, 44, 8, 8, 22)
+
+
+class Line(NamedTuple):
+    """One line of a small chart; `spread` is how far its band reaches to both sides of each point."""
+
+    name: str
+    points: Sequence[Point]
+    spread: Sequence[float] = ()
 
 
 class Interval(NamedTuple):
@@ -50,25 +71,16 @@ def line_chart(
     if not points:
         return ""
     points = _thinned(points)
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    x_low, x_high = min(xs), max(xs)
-    shown = [*ys, reference[0]] if reference else ys
-    y_ticks = nice_ticks(min(shown), max(shown))
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low <= tick <= x_high and tick.is_integer()]
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / ((x_high - x_low) or 1)
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-        return round(_LEFT + across * (right - _LEFT), 1), round(bottom - up * (bottom - _TOP), 1)
-
-    parts = _grid(at, x_ticks or [x_low], y_ticks, x_low)
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    ys = [y for _, y in points]
+    at, parts = _axes(_WHOLE, [x for x, _ in points], [*ys, reference[0]] if reference else ys)
+    middle = (_WHOLE.left + _WHOLE.width - _WHOLE.right) / 2
+    parts.append(
+        f'<text class="axis" x="{middle}" y="{_WHOLE.height - 6}" text-anchor="middle">{escape(x_label)}</text>'
+    )
     places = [at(x, y) for x, y in points]
-    parts.append('<polyline class="line" points="' + " ".join(f"{x},{y}" for x, y in places) + '"/>')
+    parts.append(_polyline("line", places))
     if reference:
-        parts += _reference(at(x_low, reference[0])[1], reference[1])
+        parts += _reference(at(points[0][0], reference[0])[1], reference[1])
     if dots or len(points) == 1:
         parts += [
             f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"><title>{_exact(point, at_words)}</title></circle>'
@@ -78,7 +90,34 @@ def line_chart(
         x, y = at(*marked)
         parts.append(f'<circle class="ring" cx="{x}" cy="{y}" r="7"/>')
     description = f"{title}: from {_exact(points[0], at_words)} to {_exact(points[-1], at_words)}"
-    return _svg(_WIDTH, _HEIGHT, description, parts)
+    return _svg(_WHOLE.width, _WHOLE.height, description, parts)
+
+
+def small_chart(lines: Sequence[Line], *, title: str, least: float = -math.inf) -> str:
+    """Up to three lines on one scale, with bands; for a row of many charts. Empty where no line has a point.
+
+    Steps run along the bottom; the scale does not go below `least`. Lines have the classes line-1 to line-3.
+    """
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return ""
+    bands = [_band(line) for line in lines]
+    every = [point for line, band in zip(lines, bands, strict=True) for point in (*line.points, *band)]
+    at, parts = _axes(_SMALL, [x for x, _ in every], [y for _, y in every], about=3, least=least)
+    for number, band in enumerate(bands, start=1):
+        if len(band) > 2:
+            corners = " ".join(f"{x},{y}" for x, y in (at(*point) for point in band))
+            parts.append(f'<polygon class="band line-{number}" points="{corners}"/>')
+    for number, line in enumerate(lines, start=1):
+        places = [at(*point) for point in _thinned(line.points)]
+        if len(places) == 1:
+            parts.append(f'<circle class="dot line-{number}" cx="{places[0][0]}" cy="{places[0][1]}" r="3"/>')
+        else:
+            parts.append(_polyline(f"line line-{number}", places))
+    ends = "; ".join(
+        f"{line.name} from {_exact(line.points[0], 'step')} to {_exact(line.points[-1], 'step')}" for line in lines
+    )
+    return _svg(_SMALL.width, _SMALL.height, f"{title}: {ends}", parts)
 
 
 def forest_plot(intervals: Sequence[Interval], *, title: str, x_label: str) -> str:
@@ -116,14 +155,15 @@ def forest_plot(intervals: Sequence[Interval], *, title: str, x_label: str) -> s
 def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:
     """Bars for `data.lengths.histogram`; bins are drawn equally wide, so that the axis is about logarithmic."""
     counts, edges = histogram["counts"], histogram["edges"]
-    bottom, left, right = _HEIGHT - _BOTTOM, _LEFT, _WIDTH - _RIGHT
+    frame = _WHOLE
+    bottom, left, right = frame.height - frame.bottom, frame.left, frame.width - frame.right
     width = (right - left) / len(counts)
     y_ticks = [tick for tick in nice_ticks(0, max(counts)) if tick.is_integer()]
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return round(left + x * width, 1), round(bottom - y / y_ticks[-1] * (bottom - _TOP), 1)
+        return round(left + x * width, 1), round(bottom - y / y_ticks[-1] * (bottom - frame.top), 1)
 
-    parts = _grid(at, [], y_ticks, 0)
+    parts = _grid(frame, at, [], y_ticks, 0)
     for number, count in enumerate(counts):
         x, y = at(number, count)
         words = f"{count:,} of {edges[number]:,} to {edges[number + 1] - 1:,}"
@@ -135,9 +175,9 @@ def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:
         x = at(number, 0)[0]
         parts.append(f'<text class="axis" x="{x}" y="{bottom + 17}" text-anchor="middle">{edges[number]:,}</text>')
     parts.append(
-        f'<text class="axis" x="{(left + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">characters</text>'
+        f'<text class="axis" x="{(left + right) / 2}" y="{frame.height - 6}" text-anchor="middle">characters</text>'
     )
-    return _svg(_WIDTH, _HEIGHT, f"{title}: lengths from 0 to {histogram['longest']:,} characters", parts)
+    return _svg(frame.width, frame.height, f"{title}: lengths from 0 to {histogram['longest']:,} characters", parts)
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -163,32 +203,63 @@ def tick_label(value: float, step: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _grid(at: Place, x_ticks: Sequence[float], y_ticks: Sequence[float], x_low: float) -> list[str]:
+def _grid(frame: _Frame, at: Place, x_ticks: Sequence[float], y_ticks: Sequence[float], x_low: float) -> list[str]:
     """Horizontal lines with their numbers at the left, and numbers below."""
     y_step = y_ticks[1] - y_ticks[0]
     x_step = x_ticks[1] - x_ticks[0] if len(x_ticks) > 1 else 1.0
     parts = []
     for tick in y_ticks:
         y = at(x_low, tick)[1]
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<line class="grid" x1="{frame.left}" x2="{frame.width - frame.right}" y1="{y}" y2="{y}"/>')
         parts.append(
-            f'<text class="axis" x="{_LEFT - 7}" y="{y + 4}" text-anchor="end">{tick_label(tick, y_step)}</text>'
+            f'<text class="axis" x="{frame.left - 7}" y="{y + 4}" text-anchor="end">{tick_label(tick, y_step)}</text>'
         )
     for tick in x_ticks:
         x = at(tick, y_ticks[0])[0]
         parts.append(
-            f'<text class="axis" x="{x}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">'
+            f'<text class="axis" x="{x}" y="{frame.height - frame.bottom + 17}" text-anchor="middle">'
             f"{tick_label(tick, x_step)}</text>"
         )
     return parts
 
 
+def _axes(
+    frame: _Frame, xs: Sequence[float], ys: Sequence[float], about: int = 5, least: float = -math.inf
+) -> tuple[Place, list[str]]:
+    """Where a point goes in the frame, and the lines and numbers behind the points."""
+    x_low, x_high = min(xs), max(xs)
+    y_ticks = [tick for tick in nice_ticks(min(ys), max(ys), about) if tick >= least]
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low <= tick <= x_high and tick.is_integer()]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / ((x_high - x_low) or 1)
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        right, bottom = frame.width - frame.right, frame.height - frame.bottom
+        return round(frame.left + across * (right - frame.left), 1), round(bottom - up * (bottom - frame.top), 1)
+
+    return at, _grid(frame, at, x_ticks or [x_low], y_ticks, x_low)
+
+
+def _polyline(name: str, places: Sequence[tuple[float, float]]) -> str:
+    return f'<polyline class="{name}" points="' + " ".join(f"{x},{y}" for x, y in places) + '"/>'
+
+
+def _band(line: Line) -> list[Point]:
+    """The corners of a line's band, there along its upper side and back along its lower one."""
+    if not line.spread:
+        return []
+    upper = _thinned([(x, y + spread) for (x, y), spread in zip(line.points, line.spread, strict=True)])
+    lower = _thinned([(x, y - spread) for (x, y), spread in zip(line.points, line.spread, strict=True)])
+    return [*upper, *reversed(lower)]
+
+
 def _reference(y: float, name: str) -> list[str]:
     """A dashed line across, its name above it, or below where there is no room."""
-    beside = y - 6 if y > _TOP + 14 else y + 15
+    beside = y - 6 if y > _WHOLE.top + 14 else y + 15
+    end = _WHOLE.width - _WHOLE.right
     return [
-        f'<line class="reference" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>',
-        f'<text class="axis name" x="{_WIDTH - _RIGHT}" y="{beside}" text-anchor="end">{escape(name)}</text>',
+        f'<line class="reference" x1="{_WHOLE.left}" x2="{end}" y1="{y}" y2="{y}"/>',
+        f'<text class="axis name" x="{end}" y="{beside}" text-anchor="end">{escape(name)}</text>',
     ]
 
 

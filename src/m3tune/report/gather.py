@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from m3tune.evaluation.compare import (
 from m3tune.evaluation.significance import queries_needed
 from m3tune.evaluation.store import HOW, METRICS, Evaluation, load_evaluation
 from m3tune.recipe import Recipe, load_recipe
+from m3tune.training.findings import health_findings
 from m3tune.types import Qrels, Run
 
 WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads against each other
@@ -37,6 +39,7 @@ _TEXT_CHARACTERS = 400
 _TITLE_CHARACTERS = 160
 _SIDES = (("train", "test"), ("train", "dev"), ("dev", "test"))
 _BUCKET_ENDS = (1, 3, 10)
+_HEALTH = ("loss_", "score_", "sparse_", "dense_", "negatives_")
 
 
 def gather(run_folder: Path) -> dict[str, Any]:
@@ -133,7 +136,25 @@ def _training(folder: Path, selection: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rate": _curve(lines, "learning_rate"),
         "dev": [[0, selection["base"]], *_curve(lines, f"eval_{selection['metric']}")],
         "tokens_per_s": speeds[len(speeds) // 2] if speeds else None,
+        "health": {name: _curve(lines, name) for name in _health_names(lines)},
+        "findings": _first_findings(lines),
     }
+
+
+def _health_names(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The figures of single losses, scores and vectors that the log has, in its order."""
+    return [name for name in dict.fromkeys(itertools.chain(*lines)) if name.startswith(_HEALTH)]
+
+
+def _first_findings(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Each illness of the log, as the first line that shows it has it."""
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        for finding in health_findings(line):
+            found.setdefault(
+                finding.code, {"code": finding.code, "where": finding.where, "what": finding.what, "fix": finding.fix}
+            )
+    return list(found.values())
 
 
 def _curve(lines: Iterable[Mapping[str, Any]], name: str) -> list[list[float]]:

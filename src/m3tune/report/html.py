@@ -13,6 +13,7 @@ from markupsafe import Markup
 from m3tune.artifact import write_json
 from m3tune.report import words
 from m3tune.report.charts import Interval, forest_plot, line_chart
+from m3tune.report.curves import small_multiples
 from m3tune.report.gather import cut, gather
 
 _TEMPLATE = "template.html.j2"
@@ -72,6 +73,7 @@ def render(data: Mapping[str, Any]) -> str:
         "measured_by": words.measured_by(data),
         "delivered": words.delivered(data),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
+        "multiples": small_multiples(data["training"]["health"]),
         "shares": [(head, Markup(svg)) for head, svg in _share_charts(data).items()],
     }
     return environment().get_template(_TEMPLATE).render(facts)

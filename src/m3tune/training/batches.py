@@ -8,7 +8,6 @@ Q queries of the batch, P distinct passages of the batch
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,55 +20,61 @@ from m3tune.data.collection import Collection
 from m3tune.data.tokens import TokenTable
 from m3tune.model.packing import Packed, pack
 from m3tune.recipe import TrainConfig
-from m3tune.types import Example, Judgment, Negative
+from m3tune.training.known import KnownRelevant
+from m3tune.training.sets import TrainSet
+from m3tune.types import Example
 
 
-def make_examples(collection: Collection, query_ids: Sequence[str]) -> list[Example]:
-    """One example a query, with all of its positives and all of its given negatives."""
-    return [
-        Example(query_id, collection.positives[query_id], collection.given_negatives.get(query_id, ()))
-        for query_id in query_ids
-    ]
+def make_examples(collection: Collection, query_ids: Sequence[str], known: KnownRelevant) -> list[Example]:
+    """One example a query, with all of its positives and those of its given negatives that are not known relevant."""
+
+    def negatives(query_id: str) -> tuple[str, ...]:
+        given = collection.given_negatives.get(query_id, ())
+        return tuple(passage_id for passage_id in given if not known.holds(query_id, passage_id))
+
+    return [Example(query_id, collection.positives[query_id], negatives(query_id)) for query_id in query_ids]
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What the batch sampler asks the dataset for: one example as it looks in one epoch."""
+    """What the batch sampler asks the dataset for: one example as it looks the n-th time that it is drawn."""
 
     index: int
-    epoch: int
+    time: int
 
 
 class Examples(Dataset):
-    """Examples as they look in an epoch: some of the positives in turn, some of the negatives at random."""
+    """The examples of all sets, set after set, as they are drawn: some positives in turn, some negatives at random."""
 
-    def __init__(self, examples: Sequence[Example], config: TrainConfig) -> None:
-        self.examples = examples
+    def __init__(self, sets: Sequence[TrainSet], examples: Mapping[str, Example], config: TrainConfig) -> None:
+        self.drawn_from = [(examples[query_id], of_set) for of_set in sets for query_id in of_set.query_ids]
         self.config = config
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.drawn_from)
 
     def __getitem__(self, draw: Draw) -> Example:
-        """The example with the positives and negatives of this epoch. The same draw gives the same example."""
-        query_id, positives, negatives = self.examples[draw.index]
-        generator = np.random.default_rng((self.config.seed, draw.epoch, draw.index))
+        """The example with this time's positives and negatives. The same draw gives the same example."""
+        (query_id, positives, negatives), of_set = self.drawn_from[draw.index]
+        generator = np.random.default_rng((self.config.seed, draw.time, draw.index))
         wanted_positives = self.config.positives_per_query or len(positives)
-        first = draw.epoch * wanted_positives
+        first = draw.time * wanted_positives
         taken = dict.fromkeys(positives[(first + i) % len(positives)] for i in range(wanted_positives))
-        num_negatives = min(self.config.negatives_per_query, len(negatives))
+        num_negatives = min(of_set.negatives_per_query, len(negatives))
         chosen = generator.permutation(len(negatives))[:num_negatives]
         return Example(query_id, tuple(taken), tuple(negatives[i] for i in chosen))
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """Shuffled batches of at most `batch_queries` queries, as even as they come; every query once an epoch.
+    """Shuffled batches of at most `batch_queries` queries of one set, as even as they come.
 
-    Even sizes, because a small last batch has few negatives and a loss of another scale.
+    Even sizes, because a small last batch has few negatives and a loss of another scale. Each set is an endless row of
+    shuffled passes over its queries, of which an epoch takes the next `draws`: at weight 1 one pass, so every query
+    once. A batch is no larger than its set, so a query stands in it twice only where one pass ends and the next begins.
     """
 
-    def __init__(self, num_examples: int, config: TrainConfig) -> None:
-        self.num_examples = num_examples
+    def __init__(self, sets: Sequence[TrainSet], config: TrainConfig) -> None:
+        self.sets = sets
         self.config = config
         self.epoch = 0
 
@@ -78,13 +83,31 @@ class EpochBatches(Sampler[list[Draw]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.num_examples // self.config.batch_queries)
+        return sum(map(self._num_batches, self.sets))
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        generator = np.random.default_rng((self.config.seed, self.epoch))
-        order = generator.permutation(self.num_examples)
-        for batch in np.array_split(order, len(self)):
-            yield [Draw(int(index), self.epoch) for index in batch]
+        starts = itertools.accumulate(map(len, self.sets), initial=0)
+        batches = [
+            [Draw(first + index, time) for index, time in batch]
+            for number, (of_set, first) in enumerate(zip(self.sets, starts, strict=False))
+            for batch in self._batches(number, of_set)
+        ]
+        if len(self.sets) > 1:
+            generator = np.random.default_rng((self.config.seed, self.epoch, len(self.sets)))
+            batches = [batches[i] for i in generator.permutation(len(batches))]
+        yield from batches
+
+    def _num_batches(self, of_set: TrainSet) -> int:
+        return -(-of_set.draws // min(self.config.batch_queries, len(of_set)))
+
+    def _batches(self, number: int, of_set: TrainSet) -> list[list[tuple[int, int]]]:
+        """The batches of one set in this epoch: rows within the set, each with how often it was drawn before."""
+        size, begin = len(of_set), self.epoch * of_set.draws
+        passes = range(begin // size, -(-(begin + of_set.draws) // size))
+        generators = (np.random.default_rng((self.config.seed, time, number)) for time in passes)
+        order = np.concatenate([generator.permutation(size) for generator in generators])
+        drawn = np.stack([order, np.repeat(passes, size)], axis=1)[begin % size :][: of_set.draws]  # (draws, 2)
+        return [list(map(tuple, batch.tolist())) for batch in np.array_split(drawn, self._num_batches(of_set))]
 
 
 @dataclass(frozen=True)
@@ -110,60 +133,49 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns the examples of a batch into a TrainBatch. Holds token tables and judgments, no text."""
+    """Turns the examples of a batch into a TrainBatch. Holds token tables and what is known of pairs, no text.
+
+    A column is a text, whatever ids it has; a text nearly the same has a column of its own, and is as relevant.
+    """
 
     query_tokens: TokenTable
     query_rows: Mapping[str, int]
     passage_tokens: TokenTable
-    passage_rows: Mapping[str, int]
-    relevant: Mapping[str, frozenset[str]]  # query -> canonical passages known to be relevant to it
-    canonical_passage: Mapping[str, str]
-    in_batch_negatives: bool
+    passage_rows: Mapping[str, Mapping[str, int]]  # prompt -> canonical passage -> row
+    known: KnownRelevant
+    passage_prompt: str
+    own_passage_prompt: Mapping[str, str] = field(default_factory=dict)  # query of a symmetric set -> its passages'
+    without_in_batch: frozenset[str] = frozenset()  # queries whose negatives are their own alone
     teacher_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # query -> canonical passage
 
     def __call__(self, examples: Sequence[Example]) -> TrainBatch:
         """Pack the batch; a passage (or copies of it) that several queries bring is encoded once."""
         own = [self._own_passages(example) for example in examples]
-        columns = {passage: i for i, passage in enumerate(dict.fromkeys(p for passages in own for p in passages))}
+        token_rows: dict[str, int] = {}  # canonical passage -> row, in the order of the columns
+        for example, passages in zip(examples, own, strict=True):
+            rows = self.passage_rows[self.own_passage_prompt.get(example.query_id, self.passage_prompt)]
+            for passage in passages:
+                token_rows.setdefault(passage, rows[passage])
+        columns = {passage: i for i, passage in enumerate(token_rows)}
+        groups = [self.known.group(passage) for passage in columns]
         positive = torch.zeros(len(examples), len(columns), dtype=torch.bool)
-        negative = torch.full_like(positive, self.in_batch_negatives)
+        negative = torch.zeros_like(positive)
         teacher = torch.full(positive.shape, torch.nan)
         for row, (example, passages) in enumerate(zip(examples, own, strict=True)):
+            negative[row] = example.query_id not in self.without_in_batch
             negative[row, [columns[passage] for passage in passages]] = True
-            known = self.relevant[example.query_id]
-            negative[row, [column for passage, column in columns.items() if passage in known]] = False
-            positive[row, [columns[self.canonical_passage[p]] for p in example.positive_ids]] = True
+            relevant = self.known.of_query[example.query_id]
+            negative[row, [column for column, group in enumerate(groups) if group in relevant]] = False
+            positive[row, [columns[self.known.canonical_passage[p]] for p in example.positive_ids]] = True
             scored = self.teacher_scores.get(example.query_id, {})
             for passage in scored.keys() & columns.keys():
                 teacher[row, columns[passage]] = scored[passage]
         texts = [self.query_tokens[self.query_rows[example.query_id]] for example in examples]
-        texts += [self.passage_tokens[self.passage_rows[passage]] for passage in columns]
+        texts += [self.passage_tokens[row] for row in token_rows.values()]
         return TrainBatch(pack(texts), len(examples), positive, negative, teacher)
 
     def _own_passages(self, example: Example) -> list[str]:
-        return [self.canonical_passage[p] for p in (*example.positive_ids, *example.negative_ids)]
-
-
-def known_relevant(collection: Collection) -> dict[str, frozenset[str]]:
-    """Query id -> canonical ids of every passage judged relevant to it, or to a query of the very same text."""
-    by_text: dict[str, set[str]] = {}
-    for query_id, passages in collection.positives.items():
-        known = by_text.setdefault(collection.canonical_query[query_id], set())
-        known.update(collection.canonical_passage[p] for p in passages)
-    return {q: frozenset(by_text[collection.canonical_query[q]]) for q in collection.positives}
-
-
-def teacher_scores(collection: Collection, query_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Query id -> canonical passage id -> the teacher's score, for the pairs of these queries that bring one.
-
-    A negative's score is a teacher's where the data gave the negative; a mined one's is the miner's.
-    """
-    scores: dict[str, dict[str, float]] = {query_id: {} for query_id in query_ids}
-    given = (pair for pair in collection.negatives if pair.source == "given")
-    for pair in itertools.chain[Judgment | Negative](given, collection.judgments):
-        if pair.score is not None and math.isfinite(pair.score) and pair.query_id in scores:
-            scores[pair.query_id][collection.canonical_passage[pair.passage_id]] = pair.score
-    return scores
+        return [self.known.canonical_passage[p] for p in (*example.positive_ids, *example.negative_ids)]
 
 
 class EpochLoader(DataLoader):

@@ -1,4 +1,4 @@
-"""Losses: pure functions of scores.
+"""Losses, and what is left out of them: pure functions of scores.
 
 Q queries, P passages of the batch (each passage stands once, whoever brought it)
 """
@@ -105,6 +105,20 @@ def margin_mse(
     at_p, at_n = error * positive, error * negative
     squares = n * at_p.square().sum(dim=1) + p * at_n.square().sum(dim=1) - 2 * at_p.sum(dim=1) * at_n.sum(dim=1)
     return _mean_of_rows(squares / (p * n).clamp_min(1), (p * n) > 0)
+
+
+def suspects(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """The negatives that are likely relevant: those that score above the query's best positive by more than `margin`.
+
+        suspected_in = n in N_i and s_in > max over p in P_i of s_ip + margin
+
+    Qwen3-Embedding's rule (Zhang et al., 2025), whose margin is 0.1. Of several positives the best one counts: a hard
+    positive may well score below true negatives. A query without a positive suspects nobody.
+
+    scores: (Q, P), without a temperature; positive, negative: (Q, P) bool. Returns (Q, P) bool.
+    """
+    best = scores.masked_fill(~positive, -torch.inf).amax(dim=1, keepdim=True)  # (Q, 1)
+    return negative & (scores > best + margin) & positive.any(dim=1, keepdim=True)
 
 
 def _over_visible(scores: Tensor, visible: Tensor, temperature: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from m3tune.recipe import TrainConfig
 from m3tune.scoring import dense_scores, head_scores, hybrid
-from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
+from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation, suspects
 from m3tune.types import HYBRID, Head
 from m3tune.vectors import Embeddings
 
@@ -28,6 +28,16 @@ class Known(NamedTuple):
     positive: Tensor  # (Q, P) bool
     negative: Tensor  # (Q, P) bool, disjoint
     teacher: Tensor  # (Q, P) float, not a number where the teacher said nothing
+
+
+class Outcome(NamedTuple):
+    """What `unified` computes of a batch; all but the loss detached."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]  # loss of each head and of the hybrid, and of self-distillation
+    scores: dict[str, Tensor]  # (Q, P) of each head and of the hybrid
+    known: Known  # without the suspects
+    share_suspected: Tensor | None  # of the negatives; None where nobody is suspected
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Objective:
     distill_weight: float = 1.0
     teacher_temperature: float = 1.0
     matryoshka_dims: tuple[int, ...] = ()
+    false_negative_margin: float | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Objective:
@@ -57,6 +68,7 @@ class Objective:
             distill_weight=config.distill_weight,
             teacher_temperature=config.teacher_temperature,
             matryoshka_dims=config.matryoshka_dims,
+            false_negative_margin=config.false_negative_margin,
         )
 
     def heads(self, present: Sequence[Head]) -> tuple[Head, ...]:
@@ -72,19 +84,27 @@ class Objective:
 
 def unified(
     objective: Objective, queries: Embeddings, passages: Embeddings, known: Known, *, self_distill: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and, detached, its parts by name.
+) -> Outcome:
+    """The loss of a batch, and what it was made of.
 
     The loss of each head and of the hybrid (the weighted sum of the heads' scores) is times its weight, and the sum is
     divided by how many of them there are. Heads that are not there or weigh nothing do not take part. Where
     `self_distill`, the same sum over heads, but of the cross entropy from the detached hybrid's distribution, is
-    averaged with it. M3 (Chen et al., 2024, section 3.3), with the weights of FlagEmbedding 1.4.2.
+    averaged with it. M3 (Chen et al., 2024, section 3.3), with the weights of FlagEmbedding 1.4.2. With
+    a margin, suspected negatives are left out of all of it, for all heads: by the hybrid's scores over the sum of its
+    weights, or where there is no hybrid by the first head that has a loss.
     """
     scores = head_scores(queries, passages)
     mixed = objective.mixed(tuple(scores))
     compared: dict[str, Tensor] = {head: score for head, score in scores.items() if objective.loss_weights[head]}
     if mixed:
         compared[HYBRID] = hybrid({head: scores[head] for head in mixed}, objective.hybrid_weights)
+    share_suspected = None
+    if objective.false_negative_margin is not None:
+        # On the scale of one head, so that a margin means the same for a hybrid.
+        weight = sum(objective.hybrid_weights[head] for head in mixed)
+        deciding = compared[HYBRID] / weight if mixed else next(iter(compared.values()))
+        known, share_suspected = without_suspects(deciding.detach(), known, objective.false_negative_margin)
     parts = {name: compared_loss(objective, score, known) for name, score in compared.items()}
     if "dense" in parts and objective.matryoshka_dims:
         short = matryoshka_scores(queries.dense, passages.dense, objective.matryoshka_dims)  # type: ignore[arg-type]
@@ -101,7 +121,18 @@ def unified(
         }
         total = (total + _weighed(objective, learned)) / 2
         parts |= {f"self_{head}": loss for head, loss in learned.items()}
-    return total, {name: loss.detach() for name, loss in parts.items()}
+    detached = {name: loss.detach() for name, loss in parts.items()}
+    return Outcome(total, detached, {name: score.detach() for name, score in compared.items()}, known, share_suspected)
+
+
+def without_suspects(scores: Tensor, known: Known, margin: float) -> tuple[Known, Tensor]:
+    """`known` without the negatives that `suspects` finds in these (Q, P) scores, and their share of the negatives.
+
+    A pair that a teacher scored is not suspected: how relevant it is, is known.
+    """
+    found = suspects(scores, known.positive, known.negative, margin) & known.teacher.isnan()
+    share = found.sum() / known.negative.sum().clamp_min(1)
+    return known._replace(negative=known.negative & ~found), share
 
 
 def compared_loss(objective: Objective, scores: Tensor, known: Known) -> Tensor:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,19 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from m3tune.data.collection import Collection
+from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
 from m3tune.machine import pick_device, pick_precision
 from m3tune.model.backbone import quiet_transformers
 from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
 from m3tune.recipe import TrainConfig
-from m3tune.retrieval.encode import tokenize_passages, tokenize_queries
-from m3tune.training.batches import Collator, Examples, known_relevant, make_examples, teacher_scores
+from m3tune.training.batches import EpochBatches
+from m3tune.training.feed import make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
 from m3tune.training.trainer import DevEvaluation, RetrievalTrainer, resolve_learning_rate, training_arguments
 from m3tune.training.warm_start import warm_start_sparse
-from m3tune.types import Example
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class TrainingResult:
     best_metric: float
     steps: int
     log: tuple[Mapping[str, Any], ...]
-    counts: Mapping[str, int]
+    counts: Mapping[str, Any]
 
 
 def train(
     encoder: Encoder,
     collection: Collection,
+    similar: Similar,
     query_ids: tuple[str, ...],
     config: TrainConfig,
     main_metric: str,
@@ -53,7 +54,8 @@ def train(
 ) -> TrainingResult:
     """Tune `encoder` in place on the positives and given negatives of `query_ids`; it ends as the best checkpoint.
 
-    Checkpoints and the log go to `folder`; an interrupted run that left checkpoints there goes on from the last one.
+    What `similar` holds to be nearly the same as a known relevant passage is no negative. Checkpoints and the log go to
+    `folder`; an interrupted run that left checkpoints there goes on from the last one.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError(
@@ -62,20 +64,18 @@ def train(
             fix="start m3tune once; it trains on one device so far",
         )
     _check_objective(encoder, config)
-    examples = make_examples(collection, query_ids)
-    collate, counts = _collator(encoder, collection, examples, config)
-    if config.negatives_per_query and not any(example.negative_ids for example in examples):
-        say("the recipe asks for hard negatives, but the data brings none: only in-batch negatives are used")
+    feed = make_feed(encoder, collection, similar, query_ids, config, say)
+    batches = EpochBatches(feed.sets, config)
     device = pick_device()
     precision = pick_precision(config.precision, device)
     with _settings_explained():
         rate = resolve_learning_rate(config, encoder.dimension)
-        arguments = training_arguments(config, rate, folder, len(examples), main_metric, precision, device)
+        arguments = training_arguments(config, rate, folder, len(batches), main_metric, precision, device)
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
     elif "sparse" in encoder.new_heads:
-        explained = warm_start_sparse(encoder.to(device), collate.passage_tokens, precision)
+        explained = warm_start_sparse(encoder.to(device), feed.collate.passage_tokens, precision)
         say(f"the new sparse head starts from inverse document frequency (R squared {explained:.2f})")
     set_dropout(encoder, config.dropout)
     done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
@@ -83,7 +83,7 @@ def train(
     with training_parts(encoder, config), progress as advance, quiet_transformers():
         with _settings_explained():
             trainer = RetrievalTrainer(
-                encoder, arguments, config, Examples(examples, config), collate, evaluate_dev, advance
+                encoder, arguments, config, feed.examples, batches, feed.collate, evaluate_dev, advance, say
             )
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
@@ -97,7 +97,7 @@ def train(
         best_metric=state.best_metric,
         steps=state.global_step,
         log=tuple(state.log_history),
-        counts=counts,
+        counts=feed.counts,
     )
 
 
@@ -147,40 +147,3 @@ def _last_checkpoint(folder: Path) -> str | None:
         except (OSError, ValueError):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(str(folder))
-
-
-def _collator(
-    encoder: Encoder, collection: Collection, examples: Sequence[Example], config: TrainConfig
-) -> tuple[Collator, dict[str, int]]:
-    """The collator over freshly made token tables, and counts of texts and of cut texts."""
-    query_ids = [example.query_id for example in examples]
-    passage_ids = (p for example in examples for p in (*example.positive_ids, *example.negative_ids))
-    canonical = list(dict.fromkeys(collection.canonical_passage[p] for p in passage_ids))
-    queries = tokenize_queries(encoder, collection, query_ids)
-    passages = tokenize_passages(encoder, collection, canonical)
-    scores = teacher_scores(collection, query_ids) if config.distill != "none" else {}
-    if config.distill != "none" and not any(scores.values()):
-        raise TrainingError(
-            "the recipe asks for distillation, but the data brings no teacher scores",
-            where="train.distill",
-            fix='give each row pos_scores and neg_scores, or set it to "none"',
-        )
-    collator = Collator(
-        query_tokens=queries,
-        query_rows={query_id: row for row, query_id in enumerate(query_ids)},
-        passage_tokens=passages,
-        passage_rows={passage_id: row for row, passage_id in enumerate(canonical)},
-        relevant=known_relevant(collection),
-        canonical_passage=collection.canonical_passage,
-        in_batch_negatives=config.in_batch_negatives,
-        teacher_scores=scores,
-    )
-    counts = {
-        "queries": len(queries),
-        "queries_cut": queries.num_truncated,
-        "passages": len(passages),
-        "passages_cut": passages.num_truncated,
-    }
-    if scores:
-        counts["queries_with_teacher_scores"] = sum(map(bool, scores.values()))
-    return collator, counts

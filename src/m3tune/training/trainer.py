@@ -27,6 +27,8 @@ from m3tune.model.encoder import Encoder
 from m3tune.progress import Advance
 from m3tune.recipe import TrainConfig
 from m3tune.training.batches import EpochBatches, EpochLoader, Examples, TrainBatch
+from m3tune.training.findings import health_findings
+from m3tune.training.health import health
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
 
@@ -45,23 +47,28 @@ class RetrievalTrainer(Trainer):
         arguments: TrainingArguments,
         config: TrainConfig,
         examples: Examples,
+        batches: EpochBatches,
         collate: Callable[..., TrainBatch],
         evaluate_dev: DevEvaluation,
         advance: Advance,
+        say: Callable[[str], None],
     ) -> None:
         self.encoder = encoder
         self.config = config
         self.examples = examples
+        self.batches = batches
         self.objective: Objective = Objective.of(config)
         self.looked_at = self.objective.heads(encoder.settings.heads)
         self.collate = collate
         self.evaluate_dev = evaluate_dev
         self._tokens = 0
-        self._parts: dict[str, list[Tensor]] = {}
+        self._means: dict[str, list[Tensor]] = {}  # over the steps since the last line of training
+        self._health: dict[str, float] = {}  # of the step before the next line
         self._since = time.monotonic()
         callbacks: list[TrainerCallback] = [
             LogToFile(Path(str(arguments.output_dir))),
             FiniteGradients(),
+            SayFindings(say),
             ShowProgress(advance),
         ]
         if config.patience is not None:
@@ -72,8 +79,7 @@ class RetrievalTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Whole batches in the epoch's order."""
-        batches = EpochBatches(len(self.examples), self.config)
-        return EpochLoader(self.examples, batch_sampler=batches, collate_fn=self.collate)
+        return EpochLoader(self.examples, batch_sampler=self.batches, collate_fn=self.collate)
 
     def compute_loss(  # type: ignore[override]
         self, model: torch.nn.Module, inputs: TrainBatch, *_: Any, **__: Any
@@ -84,14 +90,21 @@ class RetrievalTrainer(Trainer):
         # By optimizer steps done, which a resumed run knows.
         begun = self.state.global_step >= self.config.self_distill_start * self.state.max_steps
         distill = self.config.self_distill and begun
-        loss, parts = unified(self.objective, queries, passages, known, self_distill=distill)
-        if not torch.isfinite(loss):
+        outcome = unified(self.objective, queries, passages, known, self_distill=distill)
+        if not torch.isfinite(outcome.loss):
             raise _not_finite("loss", self.state, self.args)
         self._tokens += inputs.packed.num_tokens
-        if len(parts) > 1:
-            for name, part in parts.items():
-                self._parts.setdefault(f"loss_{name}", []).append(part)
-        return loss
+        if len(outcome.parts) > 1:
+            for name, part in outcome.parts.items():
+                self._means.setdefault(f"loss_{name}", []).append(part)
+        if outcome.share_suspected is not None:
+            self._means.setdefault("negatives_suspected", []).append(outcome.share_suspected)
+        if self._is_logged(self.state.global_step + 1):
+            self._health = health(queries, passages, outcome.scores, outcome.known.positive, outcome.known.negative)
+        return outcome.loss
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.args.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Give the heads' own layers their own learning rate, where the recipe has one."""
@@ -114,10 +127,11 @@ class RetrievalTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss and the real tokens a second since the last line of training."""
+        """Add the parts of the loss and the real tokens a second since the last line of training, and the health."""
         if "loss" in logs:
-            logs |= {name: torch.stack(losses).mean().item() for name, losses in self._parts.items()}
-            self._parts = {}
+            logs |= {name: torch.stack(values).mean().item() for name, values in self._means.items()} | self._health
+            logs |= {f"warning_{finding.code}": 1.0 for finding in health_findings(logs)}
+            self._means, self._health = {}, {}
             logs["tokens_per_s"] = round(self._tokens / max(time.monotonic() - self._since, 1e-9), 1)
             self._restart_clock()
         super().log(logs, start_time)
@@ -148,14 +162,13 @@ def training_arguments(
     config: TrainConfig,
     learning_rate: float,
     output: Path,
-    num_queries: int,
+    steps_per_epoch: int,
     main_metric: str,
     precision: torch.dtype,
     device: torch.device,
 ) -> TrainingArguments:
     """What the recipe says, in the Trainer's words."""
-    batches = math.ceil(num_queries / config.batch_queries)
-    total_steps = config.max_steps or math.ceil(config.epochs * batches)
+    total_steps = config.max_steps or math.ceil(config.epochs * steps_per_epoch)
     every = math.ceil(total_steps / config.evaluations)
     renamed = hasattr(TrainingArguments, "activation_checkpointing")  # in the course of transformers 5
     name = "activation_checkpointing" if renamed else "gradient_checkpointing"
@@ -223,6 +236,21 @@ class FiniteGradients(TrainerCallback):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise _not_finite("gradient", state, args)
+
+
+class SayFindings(TrainerCallback):
+    """Says each illness the first time that a line of the log shows it."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.said: set[str] = set()
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Read the newest line."""
+        for finding in health_findings(state.log_history[-1]):
+            if finding.code not in self.said:
+                self.said.add(finding.code)
+                self.say(f"warning: {finding.where}: {finding.what}; {finding.fix}")
 
 
 class ShowProgress(TrainerCallback):

@@ -1,0 +1,116 @@
+"""From a collection to what the Trainer is fed: sets, examples, tokens, masks and teacher scores, all by id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m3tune.data.collection import Collection
+from m3tune.data.similar import Similar
+from m3tune.data.tokens import tokenize
+from m3tune.errors import TrainingError
+from m3tune.model.encoder import Encoder
+from m3tune.recipe import TrainConfig
+from m3tune.retrieval.encode import tokenize_queries
+from m3tune.training.batches import Collator, Examples, make_examples
+from m3tune.training.known import KnownRelevant, known_relevant, teacher_scores
+from m3tune.training.sets import TrainSet, remarks, training_sets
+from m3tune.types import Example
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What to draw batches from, how to put one together, and counts of what is in it."""
+
+    sets: Sequence[TrainSet]
+    examples: Examples
+    collate: Collator
+    counts: Mapping[str, Any]
+
+
+def make_feed(
+    encoder: Encoder,
+    collection: Collection,
+    similar: Similar,
+    query_ids: Sequence[str],
+    config: TrainConfig,
+    say: Callable[[str], None],
+) -> Feed:
+    """The feed of `query_ids`. Raises RecipeError for sets, TrainingError for teacher scores that are not there."""
+    sets = training_sets(collection, query_ids, config)
+    known = known_relevant(collection, similar)
+    drawn = [query_id for of_set in sets for query_id in of_set.query_ids]
+    by_query = {example.query_id: example for example in make_examples(collection, drawn, known)}
+    for remark in remarks(collection, sets, by_query):
+        say(remark)
+    if config.negatives_per_query and not any(example.negative_ids for example in by_query.values()):
+        say("the recipe asks for hard negatives, but the data brings none: only in-batch negatives are used")
+    given = sum(len(collection.given_negatives.get(query_id, ())) for query_id in drawn)
+    relevant = given - sum(len(example.negative_ids) for example in by_query.values())
+    if relevant:
+        say(f"{relevant:,} of {given:,} given negatives are known to be relevant, or a copy of what is: left out")
+    examples = Examples(sets, by_query, config)
+    collate = _collator(encoder, collection, known, sets, [example for example, _ in examples.drawn_from], config)
+    counts: dict[str, Any] = {
+        "queries": len(collate.query_tokens),
+        "queries_cut": collate.query_tokens.num_truncated,
+        "passages": len(collate.passage_tokens),
+        "passages_cut": collate.passage_tokens.num_truncated,
+    }
+    if len(drawn) < len(query_ids):
+        counts["queries_of_sets_without_weight"] = len(query_ids) - len(drawn)
+    if given:
+        counts |= {"given_negatives": given, "given_negatives_known_relevant": relevant}
+    if collate.teacher_scores:
+        counts["queries_with_teacher_scores"] = sum(map(bool, collate.teacher_scores.values()))
+    if collection.sets:
+        counts["queries_by_set"] = {of_set.name: len(of_set) for of_set in sets}
+    return Feed(sets, examples, collate, counts)
+
+
+def _collator(
+    encoder: Encoder,
+    collection: Collection,
+    known: KnownRelevant,
+    sets: Sequence[TrainSet],
+    examples: Sequence[Example],
+    config: TrainConfig,
+) -> Collator:
+    """The collator over freshly made token tables. A passage is tokenised once for each prompt that it stands after."""
+    settings = encoder.settings
+    query_ids = [example.query_id for example in examples]
+    own_prompt = {q: _query_prompt(encoder, collection, q) for s in sets if s.symmetric for q in s.query_ids}
+    rows: dict[str, dict[str, int]] = {settings.passage_prompt: {}}
+    texts: list[str] = []
+    for example in examples:
+        prompt = own_prompt.get(example.query_id, settings.passage_prompt)
+        of_prompt = rows.setdefault(prompt, {})
+        for passage_id in (*example.positive_ids, *example.negative_ids):
+            canonical = collection.canonical_passage[passage_id]
+            if canonical not in of_prompt:
+                of_prompt[canonical] = len(texts)
+                texts.append(prompt + collection.passages[canonical].full_text)
+    scores = teacher_scores(collection, query_ids) if config.distill != "none" else {}
+    if config.distill != "none" and not any(scores.values()):
+        raise TrainingError(
+            "the recipe asks for distillation, but the data brings no teacher scores",
+            where="train.distill",
+            fix='give each row pos_scores and neg_scores, or set it to "none"',
+        )
+    return Collator(
+        query_tokens=tokenize_queries(encoder, collection, query_ids),
+        query_rows={query_id: row for row, query_id in enumerate(query_ids)},
+        passage_tokens=tokenize(texts, encoder.tokenizer, settings.passage_max_tokens),
+        passage_rows=rows,
+        known=known,
+        passage_prompt=settings.passage_prompt,
+        own_passage_prompt=own_prompt,
+        without_in_batch=frozenset(q for s in sets if not s.in_batch_negatives for q in s.query_ids),
+        teacher_scores=scores,
+    )
+
+
+def _query_prompt(encoder: Encoder, collection: Collection, query_id: str) -> str:
+    own = collection.queries[query_id].prompt
+    return encoder.settings.query_prompt if own is None else own
