@@ -93,7 +93,7 @@ def line_chart(
 def small_chart(lines: Sequence[Line], *, title: str, least: float = -math.inf) -> str:
     """Up to three lines on one scale, with bands; for a row of many charts. Empty where no line has a point.
 
-    Steps run along the bottom; the scale does not go below `least`. Lines are told apart by the classes line-1 to line-3.
+    Steps run along the bottom; the scale does not go below `least`. Lines have the classes line-1 to line-3.
     """
     lines = [line for line in lines if line.points]
     if not lines:
