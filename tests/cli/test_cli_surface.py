@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -57,6 +58,8 @@ def recipe_keys(model, before=""):
             yield from recipe_keys(info.annotation, f"{before}{name}.")
         else:
             yield f"{before}{name} = {'required' if info.is_required() else repr(info.default)}"
+        for table in (inner for inner in get_args(info.annotation) if hasattr(inner, "model_fields")):
+            yield from recipe_keys(table, f"{before}{name}.NAME.")
 
 
 def test_the_surface_is_the_committed_one():

@@ -1,12 +1,15 @@
 """Which set a query trains in and how, and whole runs on mixed data."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from m3tune import pipeline
 from m3tune.data.collection import Collection
+from m3tune.data.prepared import load_prepared
 from m3tune.data.read import read_collection
 from m3tune.data.similar import Similar
 from m3tune.errors import RecipeError
@@ -237,7 +240,7 @@ def test_mixed_data_trains_all_heads_and_an_interrupted_run_ends_with_the_same_w
     assert [line["loss"] for line in resumed.log if "loss" in line] == [line["loss"] for line in lines]
 
 
-def test_a_whole_run_on_mixed_rows_with_tables_for_its_sets(tiny_folders, mixed, tmp_path):
+def test_a_whole_run_on_mixed_rows_with_tables_for_its_sets(tiny_folders, mixed, tmp_path, monkeypatch):
     recipe = build_recipe(
         {
             "output": str(tmp_path / "run"),
@@ -252,3 +255,16 @@ def test_a_whole_run_on_mixed_rows_with_tables_for_its_sets(tiny_folders, mixed,
     pipeline.run(recipe, said.append)
     assert any(line.startswith("training sets: class") and "of them an epoch" in line for line in said)
     assert "[train.sets.class]\nweight = 0.5" in (tmp_path / "run" / "resolved.toml").read_text()
+
+    class Handed(Exception):
+        """Ends the stage with what it was given."""
+
+    def refuse(*arguments):
+        raise Handed(*arguments)
+
+    shutil.rmtree(tmp_path / "run" / "train")
+    monkeypatch.setattr(pipeline, "train", refuse)
+    similar = Similar(passages={"a": "b"})
+    with pytest.raises(Handed) as handed:
+        pipeline.tune(tmp_path / "run", recipe, replace(load_prepared(tmp_path / "run" / "data"), similar=similar))
+    assert any(argument is similar for argument in handed.value.args), "what is nearly the same reaches training"
