@@ -1,8 +1,10 @@
 """Fixtures that several test files share. That this file is here also puts `tiny` on the import path."""
 
 import os
+import sys
 
 import pytest
+from rich.console import Console
 
 # Before torch and huggingface_hub are imported: tiny models are fastest on one thread, and no test needs the network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -43,3 +45,21 @@ def minilm_m3_folder(tmp_path_factory):
 def collection():
     """Sixty questions, ninety passages."""
     return tiny_collection()
+
+
+@pytest.fixture
+def m3tune(monkeypatch, capsys):
+    """Runs the command in this process, as its entry point does; returns (exit code, stdout, stderr)."""
+    from m3tune import cli
+
+    monkeypatch.setattr(cli, "err", Console(stderr=True, width=1000))
+    monkeypatch.setattr(cli, "out", Console(width=1000))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["m3tune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run

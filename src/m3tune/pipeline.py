@@ -53,6 +53,7 @@ from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
 from m3tune.retrieval.search import FIRST_STAGE
+from m3tune.training.sets import training_sets
 from m3tune.training.train import train
 from m3tune.types import HYBRID, RRF, Head
 
@@ -85,6 +86,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(recipe.data, folder / "data", say)
+    training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
     measure_words(folder, recipe, prepared)
     measure_base(folder, recipe, prepared, say)
     tune(folder, recipe, prepared, say)
