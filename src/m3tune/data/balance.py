@@ -70,7 +70,8 @@ def balance_table(features: Features, sides: Mapping[str, frozenset[str]]) -> li
     """One row a feature: a summary of each side, and the test of each side against the first.
 
     Numbers: median and 90th percentile; two-sample Kolmogorov-Smirnov test. Labels: shares of the most frequent; chi
-    squared test. Queries that share documents are not independent, so p may come out too small, never too large.
+    squared test. Queries that share documents are not independent, which makes p too small; a carved side was chosen to
+    be like the rest, which makes it too large: p is a measure there, and a test for splits that the data brings.
     """
     members = {name: np.array([q in ids for q in features.query_ids]) for name, ids in sides.items() if ids}
     first, *others = members
