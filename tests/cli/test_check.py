@@ -1,8 +1,7 @@
 import json
-import sys
+from functools import partial
 
 import pytest
-from rich.console import Console
 
 from m3tune import cli
 from m3tune.data.read import read_collection
@@ -23,22 +22,12 @@ ROWS = [
 
 
 @pytest.fixture
-def checks(monkeypatch, capsys, tmp_path):
-    """Runs `m3tune check` in this process, as its entry point does; returns (exit code, stdout, stderr)."""
+def checks(m3tune, monkeypatch, tmp_path):
+    """Runs `m3tune check` beside a file of rows, without a search for near-duplicates."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    monkeypatch.setattr(cli, "err", Console(stderr=True, width=1000))
-    monkeypatch.setattr(cli, "out", Console(width=1000))
     monkeypatch.setattr(check, "find_similar", lambda collection: Similar())
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["m3tune", "check", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
+    return partial(m3tune, "check")
 
 
 def test_it_accounts_for_the_reading_first_and_then_tells_each_finding(checks):

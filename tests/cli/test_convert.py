@@ -1,8 +1,7 @@
 import json
-import sys
+from functools import partial
 
 import pytest
-from rich.console import Console
 
 from m3tune import cli
 from m3tune.data.read import read_collection
@@ -14,21 +13,11 @@ ROWS = [
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys, tmp_path):
-    """Runs `m3tune convert` in this process, as its entry point does; returns (exit code, stdout, stderr)."""
+def convert(m3tune, monkeypatch, tmp_path):
+    """Runs `m3tune convert` beside a file of rows."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    monkeypatch.setattr(cli, "err", Console(stderr=True, width=1000))
-    monkeypatch.setattr(cli, "out", Console(width=1000))
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["m3tune", "convert", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
+    return partial(m3tune, "convert")
 
 
 def test_it_says_what_was_written_and_what_the_format_cannot_hold(convert, tmp_path):

@@ -1,8 +1,7 @@
 import json
-import sys
+from functools import partial
 
 import pytest
-from rich.console import Console
 
 from m3tune import cli
 from m3tune.data.read import FORMATS
@@ -10,20 +9,10 @@ from m3tune.data.write import WRITERS
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys, tmp_path):
-    """Runs `m3tune convert` in this process and a folder of its own; returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "err", Console(stderr=True, width=1000))
-    monkeypatch.setattr(cli, "out", Console(width=1000))
+def convert(m3tune, monkeypatch, tmp_path):
+    """Runs `m3tune convert` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["m3tune", "convert", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
+    return partial(m3tune, "convert")
 
 
 def test_the_help_names_every_format(convert):
