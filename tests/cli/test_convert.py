@@ -74,7 +74,7 @@ def test_a_column_can_be_named(convert, tmp_path):
     (tmp_path / "faq.csv").write_text("query,body,url\na,one,x\n")
     code, _, err = convert("faq.csv", "faq.json", "--to", "llamaindex")
     assert code == cli.USER_ERROR
-    assert "m3tune convert --column positive=NAME" in err
+    assert "--column query=NAME --column positive=NAME" in err
     code, out, _ = convert(
         "faq.csv", "faq.json", "--to", "llamaindex", "--column", "positive=body", "--column", "ignore=url"
     )

@@ -29,6 +29,11 @@ _FILES: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
 _OF_MANY_FILES = ("flagembedding", "pairs")  # a folder of such files is read as one
 _CHOOSE = "say which one with --from FORMAT, or data.format in a recipe"
 
+_NAME_COLUMNS = (
+    "say what its columns are: --column query=NAME --column positive=NAME, and --column ignore=NAME for those to leave "
+    "out; docs/guide/data.md has the names that need no saying"
+)
+
 UNDERSTOOD = (
     f"{beir.LAYOUT}; a LlamaIndex file is one JSON object with 'queries', 'corpus' and 'relevant_docs'; "
     "a FlagEmbedding file or folder holds JSON lines with 'query' and 'pos'; pairs are JSON lines, CSV, TSV or Parquet "
@@ -58,7 +63,8 @@ def _format_of_file(file: Path) -> tuple[str, str]:
     format = _format_of_keys(keys)
     if format is None:
         what = f"no known format has the keys {listed(keys)}" if keys else "the file holds no JSON object"
-        raise DataError(what, where=file, fix=UNDERSTOOD)
+        table = bool(keys) and file.name.endswith(TABLES)
+        raise DataError(what, where=file, fix=_NAME_COLUMNS if table else UNDERSTOOD)
     return format, f"Read as {format}: {file.name} has the keys {listed(keys)}."
 
 
