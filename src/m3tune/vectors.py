@@ -81,7 +81,7 @@ def split_at(embeddings: Embeddings, count: int) -> tuple[Embeddings, Embeddings
 
 
 def without_zeros(sparse: Sparse) -> Sparse:
-    """The same weights without those that are zero, as they are stored."""
+    """The same weights without those that are zero, as FlagEmbedding lists them. What is stored keeps them."""
     kept = sparse.weights > 0
     lengths = torch.zeros_like(sparse.offsets[1:]).index_add_(0, owners(sparse.offsets), kept.long())
     return Sparse(sparse.token_ids[kept], sparse.weights[kept], offsets_of(lengths))
