@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from m3tune.config import ModelConfig
 from m3tune.machine import pick_device, pick_precision
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.retrieval.encode import encode
 from peers import interleaved_medians, minilm, print_machine, print_table, scifact, sentence_transformer
 

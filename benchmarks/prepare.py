@@ -59,8 +59,8 @@ def make(folder: Path, passages: int) -> None:
 
 def measure(source: Path, target: Path) -> None:
     """Prepare in this process; prints one JSON object."""
+    from m3tune.config import DataConfig
     from m3tune.preparation import prepare
-    from m3tune.recipe import DataConfig
 
     started = time.monotonic()
     marks: list[tuple[str, float]] = []

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from m3tune.config import ModelConfig
 from m3tune.data.tokens import tokenize
 from m3tune.machine import autocast, pick_device, pick_precision
 from m3tune.model.encoder import set_dropout
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.scoring import dense_scores
 from m3tune.training.losses import contrastive
 from peers import interleaved_medians, minilm, print_machine, print_table, scifact, sentence_transformer

@@ -21,12 +21,12 @@ from pathlib import Path
 import psutil
 import torch
 
+from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.tokens import tokenize
 from m3tune.machine import autocast, pick_device, pick_precision
 from m3tune.model.encoder import set_dropout
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
-from m3tune.recipe import ModelConfig, TrainConfig
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
 from peers import interleaved_medians, minilm, print_machine, print_table

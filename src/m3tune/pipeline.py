@@ -28,6 +28,7 @@ from typing import Any
 
 from m3tune import __version__
 from m3tune.artifact import StageKey, fingerprint, is_complete, read_json, write_json, writing
+from m3tune.config import EvaluateConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import Prepared
 from m3tune.data.similar import Similar
@@ -49,7 +50,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.preparation import Say, prepare
-from m3tune.recipe import EvaluateConfig, ModelConfig, Recipe, to_toml
+from m3tune.recipe import to_toml
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
 from m3tune.retrieval.search import FIRST_STAGE

@@ -14,6 +14,7 @@ from typing import Any
 
 from m3tune import __version__
 from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_json, writing
+from m3tune.config import DataConfig
 from m3tune.data.collection import Collection
 from m3tune.data.hub import is_hub_id
 from m3tune.data.intake import Intake, in_words
@@ -24,7 +25,6 @@ from m3tune.data.split import split_queries
 from m3tune.diagnose.check import context_of
 from m3tune.diagnose.registry import findings_of
 from m3tune.paths import resolve_path
-from m3tune.recipe import DataConfig
 from m3tune.report.data_page import write_data_page
 from m3tune.report.findings import summary
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from m3tune import __version__, artifact, cli, pipeline
+from m3tune.config import Recipe
 from m3tune.data import prepared
-from m3tune.recipe import Recipe
 from tiny import save_tiny_encoder, tiny_collection, write_flagembedding, write_llamaindex
 
 SURFACE = Path(__file__).with_name("surface.txt")

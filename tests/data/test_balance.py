@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from m3tune.config import DataConfig
 from m3tune.data.balance import balance_table, features_of, imbalance
 from m3tune.data.collection import Collection
 from m3tune.data.similar import exact_copies
 from m3tune.data.split import split_queries
-from m3tune.recipe import DataConfig
 from m3tune.types import Judgment, Passage, Query, QuerySet
 
 

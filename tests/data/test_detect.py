@@ -7,13 +7,13 @@ from typing import get_args
 
 import pytest
 
+from m3tune.config import DataConfig
 from m3tune.data.collection import Collection
 from m3tune.data.detect import detect_format
 from m3tune.data.files import create_text
 from m3tune.data.read import FORMATS, read_collection
 from m3tune.data.write import WRITERS, write_collection
 from m3tune.errors import DataError
-from m3tune.recipe import DataConfig
 from m3tune.types import Judgment, Passage, Query
 
 DATA = Collection(

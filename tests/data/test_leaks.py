@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import pytest
 
+from m3tune.config import DataConfig
 from m3tune.data.collection import Collection
 from m3tune.data.similar import find_similar
 from m3tune.data.split import split_queries
 from m3tune.errors import DataError
-from m3tune.recipe import DataConfig
 from m3tune.types import Judgment, Passage, Query
 
 WORDS = [f"{start}{end}" for start in ("ba", "do", "fi", "ku", "le", "mo", "nu", "ra") for end in ("lin", "ter", "sor")]

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from m3tune.config import DataConfig
 from m3tune.data.collection import Collection
 from m3tune.data.read import read_collection
 from m3tune.data.similar import exact_copies
 from m3tune.data.split import split_queries
 from m3tune.errors import DataError
-from m3tune.recipe import DataConfig
 from m3tune.types import Judgment, Passage, Query, Split
 
 SIDES = ("train", "dev", "test")

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from m3tune.cli import app
-from m3tune.recipe import DataConfig, EvaluateConfig, ModelConfig, Recipe, TrainConfig
+from m3tune.config import DataConfig, EvaluateConfig, ModelConfig, Recipe, TrainConfig
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "evaluate": EvaluateConfig}

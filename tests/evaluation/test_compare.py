@@ -2,6 +2,7 @@
 
 import pytest
 
+from m3tune.config import EvaluateConfig
 from m3tune.data.groups import connected_groups
 from m3tune.errors import ArtifactError
 from m3tune.evaluation.compare import (
@@ -16,7 +17,6 @@ from m3tune.evaluation.compare import (
     rank_changes,
     verdict,
 )
-from m3tune.recipe import EvaluateConfig
 from m3tune.types import Hit
 
 CONFIG = EvaluateConfig(metrics=("RR@10",), main_metric="nDCG@10", resamples=1000)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from m3tune.config import EvaluateConfig
 from m3tune.data.collection import Collection
 from m3tune.evaluation.measure import Searched, deciding_head, dev_corpus
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.weights import tune_weights
-from m3tune.recipe import EvaluateConfig
 from m3tune.retrieval.exact import Ranked
 from m3tune.retrieval.search import Candidates, Found
 from m3tune.types import Hit, Judgment, Passage, Query

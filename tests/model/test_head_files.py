@@ -3,12 +3,12 @@ import shutil
 import pytest
 import torch
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
 from m3tune.model.head_files import save_heads
 from m3tune.model.heads import HEAD_FILES, new_head
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
-from m3tune.recipe import ModelConfig
 
 ALL = ("dense", "sparse", "multi")
 

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
 from m3tune.model import heads as heads_module
 from m3tune.model.heads import new_head, project, sparse_weights, token_vectors, weightless_ids
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.vectors import Embeddings, MultiVector, Sparse, offsets_of, owners, ranges, split_at, take, without_zeros
 from tiny import tiny_tokenizer
 

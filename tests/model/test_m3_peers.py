@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from flag import flag_bge, flag_model, padded, random_texts
+from m3tune.config import ModelConfig
 from m3tune.data.tokens import tokenize
 from m3tune.model.heads import HEAD_FILES
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.scoring import head_scores, hybrid
 from m3tune.vectors import split_at, without_zeros
 from tiny import MAX_TOKENS

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
 from m3tune.model.settings import EncoderSettings, apply_overrides, read_settings, write_settings
-from m3tune.recipe import ModelConfig
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
 POOLING = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}

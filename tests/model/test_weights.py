@@ -21,10 +21,10 @@ from transformers import (
     T5Model,
 )
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
 from m3tune.model.attention import PACKED
 from m3tune.model.weights import load_encoder, model_fingerprint, model_folder, save_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.retrieval.encode import encode
 from tiny import KINDS, MAX_TOKENS, tiny_model, tiny_tokenizer
 

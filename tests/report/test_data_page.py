@@ -3,10 +3,10 @@ import re
 
 import pytest
 
+from m3tune.config import DataConfig
 from m3tune.data.lengths import histogram
 from m3tune.pipeline import silent
 from m3tune.preparation import prepare
-from m3tune.recipe import DataConfig
 from m3tune.report.charts import histogram_chart
 from m3tune.report.data_page import write_data_page
 

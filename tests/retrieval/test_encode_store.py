@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from m3tune.artifact import MANIFEST
+from m3tune.config import ModelConfig
 from m3tune.errors import ArtifactError
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.retrieval import encode as encode_module
 from m3tune.retrieval import store as store_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_texts
@@ -154,7 +154,7 @@ KILLED = """
 import sys, time, torch
 from pathlib import Path
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
+from m3tune.config import ModelConfig
 from m3tune.retrieval import encode, store
 from tiny import tiny_collection
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from m3tune.config import ModelConfig
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig
 from m3tune.retrieval import exact
 from m3tune.retrieval import search as search_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries

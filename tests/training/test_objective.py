@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from m3tune.recipe import TrainConfig
+from m3tune.config import TrainConfig
 from m3tune.scoring import dense_scores, head_scores
 from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation
 from m3tune.training.objective import Known, Objective, compared_loss, matryoshka_scores, unified

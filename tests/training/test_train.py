@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from m3tune import pipeline
+from m3tune.config import EvaluateConfig, ModelConfig, TrainConfig
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
 from m3tune.evaluation.measure import measure_encoder
 from m3tune.evaluation.metrics import mean
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import EvaluateConfig, ModelConfig, TrainConfig, build_recipe
+from m3tune.recipe import build_recipe
 from m3tune.training import trainer as trainer_module
 from m3tune.training.train import train
 from m3tune.training.trainer import LOG_FILE, resolve_learning_rate, training_arguments

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from m3tune import pipeline
+from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
 from m3tune.errors import RecipeError, TrainingError
 from m3tune.evaluation import measure
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
-from m3tune.recipe import ModelConfig, TrainConfig, build_recipe
+from m3tune.recipe import build_recipe
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.scoring import hybrid, multi_scores, sparse_scores
 from m3tune.training.train import train

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from m3tune import pipeline
+from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import load_prepared
 from m3tune.data.read import read_collection
 from m3tune.data.similar import Similar
 from m3tune.errors import RecipeError
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig, TrainConfig, build_recipe
+from m3tune.recipe import build_recipe
 from m3tune.training.batches import EpochBatches
 from m3tune.training.feed import make_feed
 from m3tune.training.sets import TrainSet, training_sets

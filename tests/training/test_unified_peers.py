@@ -14,8 +14,8 @@ from flag import (
     padded,
     random_texts,
 )
+from m3tune.config import ModelConfig, TrainConfig
 from m3tune.model.weights import load_encoder
-from m3tune.recipe import ModelConfig, TrainConfig
 from m3tune.scoring import hybrid
 from m3tune.training.objective import Objective, head_scores, unified
 

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
+from m3tune.config import DataConfig
 from m3tune.data.balance import features_of
 from m3tune.data.carve import carve
 from m3tune.data.collection import Collection
@@ -15,7 +16,6 @@ from m3tune.data.documents import NEXT
 from m3tune.data.groups import connected_groups
 from m3tune.data.similar import Similar
 from m3tune.errors import DataError, listed
-from m3tune.recipe import DataConfig
 from m3tune.types import Protocol, Split
 
 _SIDES = ("train", "dev", "test")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from m3tune.config import ModelConfig
 from m3tune.data.collection import Collection
 from m3tune.data.intake import Intake
 from m3tune.data.read import detect_format, read_collection
@@ -19,7 +20,6 @@ from m3tune.diagnose.registry import findings_of
 from m3tune.diagnose.texts import covering_tokens
 from m3tune.diagnose.wording import EXAMPLES
 from m3tune.paths import resolve_path
-from m3tune.recipe import ModelConfig
 from m3tune.types import Finding
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from m3tune.config import ModelConfig
 from m3tune.data.intake import Intake
 from m3tune.data.read import detect_format
 from m3tune.data.repair import balance, repair
@@ -16,7 +17,6 @@ from m3tune.diagnose.check import Examination, context_of
 from m3tune.diagnose.registry import findings_of
 from m3tune.errors import DataError
 from m3tune.paths import resolve_path
-from m3tune.recipe import ModelConfig
 from m3tune.types import Finding
 
 

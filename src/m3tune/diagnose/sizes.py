@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from m3tune.config import DataConfig
 from m3tune.data.collection import Collection
 from m3tune.diagnose.context import Context
 from m3tune.diagnose.wording import found
 from m3tune.evaluation.significance import queries_to_show, smallest_shown
-from m3tune.recipe import DataConfig
 from m3tune.types import Finding
 
 _SPREAD = 0.3  # standard deviation of per-query differences of nDCG@10, mostly 0.25 to 0.35 between base and tuned

@@ -10,13 +10,13 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
 
+from m3tune.config import ModelConfig
 from m3tune.data.collection import Collection
 from m3tune.diagnose.context import Lengths
 from m3tune.model.backbone import load_tokenizer, longest_text_tokens
 from m3tune.model.settings import apply_overrides, read_settings
 from m3tune.model.weights import model_folder
 from m3tune.progress import track
-from m3tune.recipe import ModelConfig
 from m3tune.types import Side
 
 _CHUNK_TEXTS = 2048

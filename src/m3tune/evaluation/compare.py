@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from m3tune.config import EvaluateConfig
 from m3tune.data.groups import connected_groups
 from m3tune.errors import ArtifactError
 from m3tune.evaluation.metrics import PerQuery
 from m3tune.evaluation.significance import Floats, Integers, paired_bootstrap, paired_randomisation
-from m3tune.recipe import EvaluateConfig
 from m3tune.types import Qrels, Run
 
 VerdictWord = Literal["better", "no worse", "inconclusive", "worse"]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
+from m3tune.config import EvaluateConfig
 from m3tune.data.collection import Collection
 from m3tune.data.tokens import TokenTable
 from m3tune.evaluation.metrics import evaluate_run
 from m3tune.evaluation.store import Evaluation
 from m3tune.machine import Precision, pick_device, pick_precision
 from m3tune.model.encoder import Encoder
-from m3tune.recipe import EvaluateConfig
 from m3tune.retrieval.bm25 import bm25_run
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.layout import lay_out

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
 from m3tune.model.heads import HEAD_FILES, new_head
-from m3tune.recipe import ModelConfig
 from m3tune.types import Head
 
 

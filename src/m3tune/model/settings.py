@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
 from m3tune.model.heads import HEAD_FILES
-from m3tune.recipe import ModelConfig
 from m3tune.types import Head, Side
 
 SETTINGS_FILE = "m3tune.json"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from m3tune.config import ModelConfig
 from m3tune.errors import M3TuneError, ModelError
 from m3tune.model.backbone import load_backbone, load_tokenizer, longest_text_tokens, quiet_transformers
 from m3tune.model.encoder import Encoder
 from m3tune.model.head_files import load_heads, save_heads
 from m3tune.model.settings import apply_overrides, read_settings, write_settings
 from m3tune.paths import looks_like_path, resolve_path
-from m3tune.recipe import ModelConfig
 
 _CONTENT_SUFFIXES = {".json", ".safetensors", ".bin", ".pt", ".txt", ".model"}
 _NOT_NEEDED = ("onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "imgs/*")

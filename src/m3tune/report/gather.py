@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m3tune.artifact import MANIFEST, read_json
+from m3tune.config import Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.store import load_collection
 from m3tune.evaluation.compare import (
@@ -22,7 +23,7 @@ from m3tune.evaluation.compare import (
 )
 from m3tune.evaluation.significance import queries_needed
 from m3tune.evaluation.store import HOW, METRICS, Evaluation, load_evaluation
-from m3tune.recipe import Recipe, load_recipe
+from m3tune.recipe import load_recipe
 from m3tune.training.findings import health_findings
 from m3tune.types import Qrels, Run
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from m3tune.recipe import TrainConfig
+from m3tune.config import TrainConfig
 from m3tune.scoring import dense_scores, head_scores, hybrid
 from m3tune.training.losses import contrastive, distillation, margin_mse, ordered_distillation, suspects
 from m3tune.types import HYBRID, Head

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from m3tune.config import TrainConfig
 from m3tune.errors import TrainingError
 from m3tune.model.encoder import Encoder
-from m3tune.recipe import TrainConfig
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from m3tune.config import SetConfig, TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.errors import RecipeError, listed, nearest
-from m3tune.recipe import SetConfig, TrainConfig
 from m3tune.types import Example, QuerySet
 
 ALL, REST = "all", "rest"  # the one set of data that brings none; the queries that are in none of the data's sets

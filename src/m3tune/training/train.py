@@ -14,6 +14,7 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
+from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
@@ -21,7 +22,6 @@ from m3tune.machine import pick_device, pick_precision
 from m3tune.model.backbone import quiet_transformers
 from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
-from m3tune.recipe import TrainConfig
 from m3tune.training.batches import EpochBatches
 from m3tune.training.feed import make_feed
 from m3tune.training.objective import Objective

@@ -22,10 +22,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from m3tune.config import TrainConfig
 from m3tune.errors import TrainingError
 from m3tune.model.encoder import Encoder
 from m3tune.progress import Advance
-from m3tune.recipe import TrainConfig
 from m3tune.training.batches import EpochBatches, EpochLoader, Examples, TrainBatch
 from m3tune.training.findings import health_findings
 from m3tune.training.health import health

@@ -1,0 +1,93 @@
+"""The whole job from a recipe, and what begins and ends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from m3tune.cli import console
+from m3tune.cli.console import FINE, NOT_GOOD_ENOUGH
+from m3tune.cli.options import Json, Sets
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/demo"),
+    overrides: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """The whole job on SciFact with a small real encoder: no network, a CPU is enough.
+
+    Example: m3tune demo --set train.epochs=1
+    """
+    from m3tune.recipe import load_recipe
+    from m3tune.starter import DEMO, recipe_file
+
+    built_in = [f"{key}={value}" for key, value in DEMO.items()] + [f"output={output}"]
+    _run(load_recipe(recipe_file("default"), [*built_in, *(overrides or [])]), as_json)
+
+
+def init(
+    data: Annotated[str, typer.Argument(help="Your data, in any format that m3tune reads.")],
+    model: Annotated[str, typer.Option("--model", help="A folder or Hub id.")] = "BAAI/bge-m3",
+    recipe: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.toml"),
+    base: Annotated[str, typer.Option("--from", help="default, llamaindex or flagembedding.")] = "default",
+) -> None:
+    """Write a commented recipe for your files and machine; asks nothing it can see for itself.
+
+    Example: m3tune init questions.json --model BAAI/bge-m3
+    """
+    from m3tune.starter import write_starter
+
+    seen = write_starter(data, model, recipe, base)
+    lines = [*seen, f"wrote {recipe}; next: m3tune run {recipe}"]
+    console.out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.")] = Path("recipe.toml"),
+    overrides: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Every stage of a recipe; skips what is up to date and goes on with what was cut off.
+
+    Example: m3tune run recipe.toml --set train.learning_rate=1e-5
+    """
+    from m3tune.recipe import load_recipe
+
+    _run(load_recipe(recipe, overrides or []), as_json)
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run directory.")],
+    as_json: Json = False,
+) -> None:
+    """Write the HTML report of a run again, and print its verdict.
+
+    Example: m3tune report runs/demo
+    """
+    from m3tune.artifact import read_json
+    from m3tune.report.html import write_report
+    from m3tune.report.terminal import print_verdict
+
+    file = write_report(run_folder)
+    if as_json:
+        console.print_json(read_json(file.with_suffix(".json")))
+    else:
+        print_verdict(console.out, run_folder)
+
+
+def _run(recipe: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from m3tune import pipeline
+    from m3tune.report.terminal import print_verdict
+
+    with console.progress(as_json):
+        result = pipeline.run(recipe, console.say_unless(as_json))
+    if as_json:
+        console.print_json(asdict(result))
+    else:
+        print_verdict(console.out, Path(recipe.output).expanduser())
+    raise typer.Exit(FINE if result.verdict == "better" else NOT_GOOD_ENOUGH)

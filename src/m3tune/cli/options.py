@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from m3tune.errors import RecipeError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of text.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay over the recipe, e.g. train.epochs=1.")
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="FORMAT",
+        help="What IN is, where it is not seen: llamaindex, flagembedding, beir, trec, pairs, datasets or documents.",
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
+]
+
+
+def one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises RecipeError where `value` is none of those known."""
+    if value not in known:
+        raise RecipeError(f"{value!r} is none of {', '.join(known)}", where=option, fix="name one of them")

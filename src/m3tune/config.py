@@ -1,0 +1,220 @@
+"""Every key that a recipe may hold, with its unit and its default: one frozen config for each stage.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from m3tune.types import Head
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Config):
+    """Where the data is and how it is divided."""
+
+    path: str = Field(
+        description="LlamaIndex JSON, FlagEmbedding JSONL, BEIR, TREC, pairs (JSONL, CSV, TSV, Parquet), Hugging Face "
+        "datasets, a folder of documents, or what m3tune prepare wrote."
+    )
+    format: Literal["auto", "beir", "llamaindex", "flagembedding", "pairs", "trec", "datasets", "documents"] = Field(
+        "auto", description="How to read it; auto looks at the files and says what it took them for."
+    )
+    columns: dict[str, str] = Field(
+        {}, description='What columns of pairs are, where their names do not say it, e.g. {body = "positive"}.'
+    )
+    skip_bad: bool = Field(False, description="Leave bad records out, into rejected.jsonl, instead of stopping.")
+    near_duplicates: bool = Field(
+        True, description="Keep texts that are nearly the same on one side of the split, and from being negatives."
+    )
+    dev: Share = Field(
+        0.15, description="Share of the training queries kept to choose the checkpoint, if none is given."
+    )
+    test: Share = Field(
+        0.2, description="Share of all queries kept for the verdict, where the data brings no test split."
+    )
+    protocol: Literal["auto", "new documents", "new questions"] = Field(
+        "auto",
+        description="What a carved split asks: about documents that train has not seen, or new questions about the "
+        "same ones. auto: new documents, unless the data's own test split shares them with its train split.",
+    )
+    max_dev_queries: int = Field(400, ge=1, description="At most this many development queries.")
+    dev_depth: int = Field(
+        10, ge=1, description="Development corpus: this many passages a query from the base model and from BM25 each."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the split.")
+
+    def preparing(self) -> dict[str, Any]:
+        """What changes the prepared data."""
+        return self.model_dump(exclude={"path", "dev_depth"})
+
+
+class ModelConfig(_Config):
+    """The encoder and how its vectors are made. What is left out is taken from the model's own folder."""
+
+    path: str = Field(description="A folder, a Hub id, or package:NAME/FOLDER for a model inside a Python package.")
+    pooling: Literal["cls", "mean", "last"] | None = Field(None, description="Which token states make the vector.")
+    normalize: bool | None = Field(None, description="Whether vectors have length one.")
+    query_prompt: str | None = Field(None, description="Text put before every query.")
+    passage_prompt: str | None = Field(None, description="Text put before every passage.")
+    query_max_tokens: int | None = Field(None, ge=4, description="Longer queries are cut, special tokens included.")
+    passage_max_tokens: int | None = Field(None, ge=4, description="Longer passages are cut, special tokens included.")
+    heads: Annotated[tuple[Head, ...], Field(min_length=1)] | None = Field(
+        None, description='Which of "dense", "sparse" and "multi" to load; None: all that the folder has.'
+    )
+    new_heads: tuple[Literal["sparse", "multi"], ...] = Field(
+        (), description="Heads to start fresh, whether or not the folder has one; training must then teach them."
+    )
+    multi_dim: int | None = Field(
+        None, ge=1, description="Length of a new multi-vector head's vectors; None: the encoder's hidden size."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+
+class SetConfig(_Config):
+    """How one of the data's sets trains, `[train.sets.NAME]`."""
+
+    weight: Weight = Field(
+        1.0, description="How often a query of the set is drawn an epoch: 0.5 every other epoch, 2 twice, 0 never."
+    )
+    in_batch_negatives: bool | None = Field(
+        None, description="Whether other queries' passages are negatives; None: as the data says of the set."
+    )
+
+
+class TrainConfig(_Config):
+    """How the encoder is tuned."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the training queries.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps instead.")
+    batch_queries: int = Field(32, ge=1, description="Queries a step; their passages are each other's negatives.")
+    positives_per_query: int = Field(
+        1, ge=0, description="Positives a query brings to a batch, taken in turn over the epochs; 0 means all."
+    )
+    negatives_per_query: int = Field(0, ge=0, description="Hard negatives a query brings to a batch, at most.")
+    in_batch_negatives: bool = Field(
+        True, description="Whether other queries' passages are negatives, in sets that allow it."
+    )
+    sets: dict[str, SetConfig] = Field(
+        {}, description="A table for each set of the data that trains in another way: [train.sets.NAME], below."
+    )
+    false_negative_margin: float | None = Field(
+        None,
+        ge=0,
+        description="A negative whose score exceeds the best positive's by more than this is left out; None: never. "
+        "Qwen3's is 0.1.",
+    )
+    temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
+    loss_weights: tuple[Weight, Weight, Weight, Weight] = Field(
+        (1.0, 0.1, 1.0, 1.0),
+        description="Weights of the losses of the dense, sparse and multi-vector scores and of their hybrid. Heads "
+        "that the model does not have take no part; a hybrid needs two.",
+    )
+    hybrid_weights: tuple[Weight, Weight, Weight] = Field(
+        (1.0, 0.3, 1.0), description="Weights of the dense, sparse and multi-vector scores in the hybrid."
+    )
+    self_distill: bool = Field(False, description="Whether each head also learns from the hybrid, as M3 does.")
+    self_distill_start: Share = Field(0.0, description="Share of the steps after which it begins to.")
+    distill: Literal["none", "kl", "ordered", "margin"] = Field(
+        "none",
+        description="Learn from the teacher scores that the data brings: kl (their distribution), ordered (M3's), "
+        "margin (MarginMSE).",
+    )
+    distill_weight: float = Field(1.0, gt=0, description="Weight of that loss beside the contrastive one.")
+    teacher_temperature: float = Field(1.0, gt=0, description="Teacher scores are divided by it.")
+    matryoshka_dims: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Shorter lengths at which dense vectors are trained too, e.g. [256, 128]."
+    )
+    train_part: Literal["all", "no embeddings", "heads"] = Field(
+        "all", description="What learns: no embeddings freezes the embedding tables, heads the whole encoder."
+    )
+    lora_rank: int | None = Field(
+        None, ge=1, description="Train low-rank adapters of this rank instead of the encoder; merged at the end."
+    )
+    lora_alpha: float = Field(32.0, gt=0, description="Adapters are scaled by lora_alpha / lora_rank.")
+    lora_targets: tuple[str, ...] = Field(
+        (), description='Names of the layers with adapters, e.g. ["query", "value"]; all linear layers if empty.'
+    )
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        "auto",
+        description="Peak learning rate of AdamW; auto: 2e-5 at a hidden size of 1024, more for smaller ones.",
+    )
+    head_learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Peak learning rate of the heads' own layers, where it should be another."
+    )
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="How the learning rate falls after the warm-up."
+    )
+    warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay, not on biases and norms.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the encoder while it trains.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 where a short measurement finds it faster, else float32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
+    evaluations: int = Field(4, ge=1, description="Evaluations on development data, evenly over the run.")
+    patience: int | None = Field(None, ge=1, description="Stop after this many evaluations without a better one.")
+    logging_steps: int = Field(5, ge=1, description="Optimizer steps between two lines of the training log.")
+    report_to: tuple[str, ...] = Field((), description='Loggers of transformers, e.g. ["tensorboard", "wandb"].')
+    deepspeed: str | None = Field(None, description="A DeepSpeed JSON config, as transformers.Trainer takes it.")
+    fsdp: str | None = Field(None, description='FSDP options, e.g. "full_shard auto_wrap".')
+    fsdp_config: str | None = Field(None, description="An FSDP JSON config, as transformers.Trainer takes it.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the order of examples and of the choice of positives and negatives."
+    )
+
+
+class EvaluateConfig(_Config):
+    """How models are measured and compared."""
+
+    metrics: tuple[str, ...] = Field(
+        ("nDCG@10", "RR@10", "AP@100", "Success@1", "Recall@10", "Recall@100"), description="ir-measures' names."
+    )
+    main_metric: str = Field("nDCG@10", description="The metric that chooses the checkpoint and decides the verdict.")
+    head: Literal["auto", "dense", "sparse", "multi", "hybrid", "rrf"] = Field(
+        "auto",
+        description="What chooses the checkpoint and decides the verdict: a head, hybrid (all heads by weights) or rrf "
+        "(by ranks). auto: hybrid, or the only head. A base model without it is measured by its dense head.",
+    )
+    depth: int = Field(100, ge=1, description="Passages kept for each query.")
+    first_stage: Literal["all", "dense", "sparse"] = Field(
+        "all", description="Heads that bring candidates for multi-vector and hybrid scores; all: dense and sparse."
+    )
+    candidates: int = Field(
+        200, ge=1, description="Candidates of a query from each of these heads; every head scores all of them exactly."
+    )
+    exact_passages: int = Field(
+        1000, ge=0, description="Among no more passages than this, every passage is a candidate."
+    )
+    tune_weights: bool = Field(
+        True, description="Choose the hybrid's weights on development data; otherwise the model's or the recipe's hold."
+    )
+    bm25: bool = Field(True, description="Whether BM25 is measured as a baseline.")
+    no_worse_margin: float = Field(0.01, ge=0, description="A loss of the main metric below this counts as none.")
+    resamples: int = Field(10_000, ge=100, description="Bootstrap and randomisation resamples.")
+    seed: int = Field(0, ge=0, description="Seed of the resamples.")
+
+    def measuring(self) -> dict[str, Any]:
+        """What changes a measurement, as opposed to the comparison of two."""
+        names = {"metrics", "main_metric", "depth", "first_stage", "candidates", "exact_passages"}
+        return self.model_dump(include=names)
+
+
+class Recipe(_Config):
+    """Everything one `m3tune run` needs to know."""
+
+    output: str = Field("runs/m3tune", description="The run directory.")
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
