@@ -46,5 +46,5 @@ $(VENV)/demo-installed: $(VENV)/torch-installed
 	touch $@
 
 $(VENV)/test-installed: $(VENV)/torch-installed
-	$(INSTALL) -e '.[demo,peers,tensorboard,dev]'
+	$(INSTALL) -e '.[demo,peers,lora,review,faiss,search,tensorboard,dev]'
 	touch $@

@@ -57,6 +57,41 @@ class Negative(NamedTuple):
     score: float | None = None
 
 
+class Candidate(NamedTuple):
+    """A passage that a search brought up for a query, and what became of it.
+
+    `sources` are the searches that found it, best rank first, `rank` its rank from 1 in the first of them. `score` is
+    the mining model's, `positive_score` that model's score of the query's positive it is measured against; `teacher`
+    and `positive_teacher` are a cross-encoder's of the same pairs. `removed` is why it may not be a negative, empty
+    where it may; `chosen` says that it was sampled.
+    """
+
+    query_id: str
+    passage_id: str
+    sources: tuple[str, ...]
+    rank: int
+    score: float
+    positive_score: float
+    teacher: float | None = None
+    positive_teacher: float | None = None
+    removed: str = ""
+    chosen: bool = False
+
+
+Judged = Literal["relevant", "not relevant", "unsure"]
+
+
+class PairVerdict(NamedTuple):
+    """A person's or a model's word on whether a passage answers a query; `time` is ISO 8601 in UTC."""
+
+    query_id: str
+    passage_id: str
+    judged: Judged
+    reviewer: str
+    kind: Literal["person", "model"] = "person"
+    time: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class QuerySet:
     """Queries that come from one source, and how they train.
