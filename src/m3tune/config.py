@@ -96,7 +96,15 @@ class TrainConfig(_Config):
 
     epochs: float = Field(3.0, gt=0, description="Passes over the training queries.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps instead.")
-    batch_queries: int = Field(32, ge=1, description="Queries a step; their passages are each other's negatives.")
+    batch_queries: int = Field(
+        32,
+        ge=1,
+        description="Queries whose passages are each other's negatives. Memory does not limit it: what does not fit is "
+        "encoded in parts, with the same result.",
+    )
+    accumulate_batches: int = Field(
+        1, ge=1, description="Batches whose gradients make one step. Brings no more negatives; batch_queries does."
+    )
     positives_per_query: int = Field(
         1, ge=0, description="Positives a query brings to a batch, taken in turn over the epochs; 0 means all."
     )
@@ -161,7 +169,22 @@ class TrainConfig(_Config):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where a short measurement finds it faster, else float32."
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
+    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Memory that the whole process may take, on an accelerator what torch may take of it; None: most "
+        "of what is free.",
+    )
+    budget_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Tokens whose activations are held at once, the rest is computed twice; auto: as many as fit. "
+        "Changes time and memory, not the result.",
+    )
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto", description="Recompute each layer in the backward pass; auto: only where a long text needs it."
+    )
+    optimizer: Literal["auto", "adamw", "adamw_8bit"] = Field(
+        "auto", description="auto: adamw; its 8-bit form where adamw does not fit and bitsandbytes is installed."
+    )
     evaluations: int = Field(4, ge=1, description="Evaluations on development data, evenly over the run.")
     patience: int | None = Field(None, ge=1, description="Stop after this many evaluations without a better one.")
     logging_steps: int = Field(5, ge=1, description="Optimizer steps between two lines of the training log.")

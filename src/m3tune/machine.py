@@ -38,6 +38,12 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+def wait_for(device: torch.device) -> None:
+    """Until what was asked of the device is done: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @functools.cache
 def _cpu_bfloat16_speedup() -> float:
     """float32 time over bfloat16 time of a product the size of a small encoder's. Takes a few hundredths of a second.

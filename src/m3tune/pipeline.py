@@ -190,7 +190,7 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
         selection = {"chosen": chosen, "metric": metric, "base": base_metric, "tuned": tuned_metric}
         selection |= {"head": head, "base_head": base_head, "best_checkpoint": result.best_metric}
         write_json(partial / "selection.json", selection | {"checkpoint": result.best_step, "steps": result.steps})
-        counts |= result.counts
+        counts |= {**result.counts, "memory": result.memory}
         for checkpoint in partial.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     say(

@@ -214,7 +214,7 @@ def collate(*examples, without_in_batch=(), collection=None, similar=None):
     """The batch, its passages by id in the order of the columns, and both masks as ids."""
     batch = collator(collection, similar, without_in_batch=frozenset(without_in_batch))(examples)
     names = {token: passage for passage, token in PASSAGE_TOKEN.items()}
-    tokens = batch.packed.input_ids[batch.packed.slots].tolist()
+    tokens = np.concatenate(batch.texts).tolist()
     assert tokens[: batch.num_queries] == [9 + int(example.query_id[1]) for example in examples]
     columns = [names[token] for token in tokens[batch.num_queries :]]
     assert batch.positive.shape == batch.negative.shape == (len(examples), len(columns))
@@ -321,16 +321,24 @@ def test_passages_of_a_symmetric_set_stand_after_the_querys_prompt():
         ((Example("q2", ("p1",), ("p2",)),), [20, 21]),
     ):
         batch = collator(passage_rows=rows, own_passage_prompt=own)(examples)
-        assert batch.packed.input_ids[batch.packed.slots].tolist()[batch.num_queries :] == tokens
+        assert np.concatenate(batch.texts).tolist()[batch.num_queries :] == tokens
 
 
-def test_texts_are_packed_queries_first_and_found_by_slot():
+def test_queries_come_first_and_each_side_lies_by_length():
     ids = np.array([10, 10, 10, 11, 12, 12, 13], dtype=np.int32)
-    collate_long = collator(query_tokens=TokenTable(ids, np.array([0, 3, 4, 6, 7]), 0))
-    batch = collate_long([Example("q1", ("p1",)), Example("q4", ("p4",))]).to("cpu")
-    starts, lengths = batch.packed.starts[batch.packed.slots], batch.packed.lengths[batch.packed.slots]
-    texts = [batch.packed.input_ids[s : s + n].tolist() for s, n in zip(starts, lengths, strict=True)]
-    assert texts == [[10, 10, 10], [13], [20], [23]]
+    passages = np.array([20, 20, 21, 22, 22, 22, 23], dtype=np.int32)
+    collate_long = collator(
+        query_tokens=TokenTable(ids, np.array([0, 3, 4, 6, 7]), 0),
+        passage_tokens=TokenTable(passages, np.array([0, 2, 3, 6, 7]), 0),
+    )
+    examples = [Example("q1", ("p1",), ("p3",)), Example("q4", ("p4",)), Example("q2", ("p1",), ("p4",))]
+    batch = collate_long(examples).to("cpu")
+    assert [text.tolist() for text in batch.texts] == [[13], [11], [10, 10, 10], [23], [20, 20], [22, 22, 22]]
+    assert batch.num_queries == 3
+    assert batch.num_tokens == 11
+    assert batch.positive.tolist() == [[True, False, False], [False, True, False], [False, True, False]]
+    # p1 is relevant to q2 and q1, and p3 to q1 by the same question.
+    assert batch.negative.tolist() == [[False, True, True], [True, False, True], [True, False, False]]
     assert batch.positive.dtype == batch.negative.dtype == torch.bool
 
 

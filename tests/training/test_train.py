@@ -18,9 +18,11 @@ from m3tune.evaluation.measure import measure_encoder
 from m3tune.evaluation.metrics import mean
 from m3tune.model.weights import load_encoder
 from m3tune.recipe import build_recipe
+from m3tune.training import arguments as arguments_module
 from m3tune.training import trainer as trainer_module
+from m3tune.training.arguments import resolve_learning_rate, total_steps, training_arguments
+from m3tune.training.callbacks import LOG_FILE
 from m3tune.training.train import train
-from m3tune.training.trainer import LOG_FILE, resolve_learning_rate, training_arguments
 from tiny import tiny_collection, write_llamaindex
 
 METRIC = "nDCG@10"
@@ -76,7 +78,7 @@ def test_the_loss_falls_and_what_was_learned_holds_for_other_queries(encoder, co
     assert list(evaluated) == [10, 20, 30, 40]
     assert evaluated[result.best_step] == max(evaluated.values())
     assert not encoder.training
-    assert said == []
+    assert [line.partition(":")[0] for line in said] == ["plan"]
     assert result.counts == {"queries": 40, "queries_cut": 0, "passages": 40, "passages_cut": 0}
 
 
@@ -109,7 +111,10 @@ def test_recomputing_layers_changes_no_result(tiny_folders, collection, tmp_path
         layer.register_forward_hook(lambda module, *_, seen=passes[on]: seen.append(1) if module.training else None)
         tuned(encoder, collection, tmp_path / str(on), max_steps=3, gradient_checkpointing=on, evaluations=1)
         weights[on] = weights_of(encoder)
-    assert (len(passes[False]), len(passes[True])) == (3, 6)
+    # Three steps; the passes of the plan's probes come to both alike.
+    planned = len(passes[False]) - 3
+    assert planned > 0
+    assert len(passes[True]) > planned + 6
     for name, weight in weights[False].items():
         torch.testing.assert_close(weights[True][name], weight, atol=1e-5, rtol=1e-4, msg=lambda t, n=name: f"{n}: {t}")
     moved = (
@@ -126,7 +131,7 @@ def test_patience_ends_a_run_that_gets_no_better(encoder, collection, tmp_path):
 
 def test_a_recipe_that_asks_for_negatives_that_are_not_there_is_told_so(encoder, collection, tmp_path):
     _, said = tuned(encoder, collection, tmp_path, max_steps=1, negatives_per_query=4)
-    assert said == ["the recipe asks for hard negatives, but the data brings none: only in-batch negatives are used"]
+    assert said[0] == "the recipe asks for hard negatives, but the data brings none: only in-batch negatives are used"
 
 
 def test_long_texts_are_counted_as_cut(encoder, collection, tmp_path):
@@ -198,10 +203,10 @@ def test_tensorboard_writes_its_events(encoder, collection, tmp_path):
     assert len(accumulator.Scalars("train/loss")) == 4
 
 
-def arguments(tmp_path, steps_per_epoch=5, precision=torch.float32, **config):
+def arguments(tmp_path, batches_per_epoch=5, precision=torch.float32, optimizer="adamw", **config):
     settings = TrainConfig(**BASE | config)
-    rate = resolve_learning_rate(settings, hidden_size=32)
-    return training_arguments(settings, rate, tmp_path, steps_per_epoch, METRIC, precision, torch.device("cpu"))
+    rate, steps = resolve_learning_rate(settings, hidden_size=32), total_steps(settings, batches_per_epoch)
+    return training_arguments(settings, rate, tmp_path, steps, METRIC, precision, torch.device("cpu"), optimizer)
 
 
 @pytest.mark.parametrize("hidden_size, rate", [(1024, 2e-5), (512, 4e-5), (384, 5.3333e-5)])
@@ -212,7 +217,7 @@ def test_the_automatic_learning_rate_falls_with_the_width(hidden_size, rate):
 
 def test_the_recipe_reaches_the_trainers_arguments(tmp_path):
     args = arguments(
-        tmp_path, steps_per_epoch=6, schedule="cosine", warmup=0.25, weight_decay=0.2, max_grad_norm=0.5, seed=7,
+        tmp_path, batches_per_epoch=6, schedule="cosine", warmup=0.25, weight_decay=0.2, max_grad_norm=0.5, seed=7,
         evaluations=5,
     )  # fmt: skip
     assert args.max_steps == 48  # 8 epochs of 6 batches
@@ -223,18 +228,14 @@ def test_the_recipe_reaches_the_trainers_arguments(tmp_path):
     assert args.metric_for_best_model == f"eval_{METRIC}"
     assert args.load_best_model_at_end
     assert args.report_to == []
-    assert (args.bf16, args.fp16, args.gradient_checkpointing) == (False, False, False)
+    assert (args.bf16, args.fp16, args.gradient_accumulation_steps) == (False, False, 1)
     assert arguments(tmp_path, precision=torch.bfloat16).bf16
     assert arguments(tmp_path, max_steps=3).max_steps == 3
     assert arguments(tmp_path, epochs=0.01).max_steps == 1
-
-
-@pytest.mark.filterwarnings("error::FutureWarning")
-def test_gradient_checkpointing_is_not_reentrant_and_warns_of_nothing(tmp_path):
-    args = arguments(tmp_path, gradient_checkpointing=True)
-    assert args.gradient_checkpointing
-    assert args.gradient_checkpointing_kwargs == {"use_reentrant": False}
-    assert not arguments(tmp_path).gradient_checkpointing
+    accumulated = arguments(tmp_path, batches_per_epoch=7, accumulate_batches=3)
+    assert (accumulated.gradient_accumulation_steps, accumulated.max_steps) == (3, 24)  # 8 epochs of 3, 3 and 1
+    assert args.optim == "adamw_torch_fused"
+    assert arguments(tmp_path, optimizer="adamw_8bit").optim == "adamw_bnb_8bit"
 
 
 def test_fsdp_options_reach_the_trainers_arguments(tmp_path):
@@ -250,7 +251,7 @@ def test_fsdp_options_reach_the_trainers_arguments(tmp_path):
 
 def test_the_deepspeed_file_reaches_the_trainers_arguments(tmp_path, monkeypatch):
     passed = {}
-    monkeypatch.setattr(trainer_module, "TrainingArguments", lambda **options: passed.update(options))
+    monkeypatch.setattr(arguments_module, "TrainingArguments", lambda **options: passed.update(options))
     arguments(tmp_path, deepspeed="zero2.json")
     assert passed["deepspeed"] == "zero2.json"
 

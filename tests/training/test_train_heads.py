@@ -17,8 +17,8 @@ from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.recipe import build_recipe
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.scoring import hybrid, multi_scores, sparse_scores
+from m3tune.training.callbacks import LOG_FILE
 from m3tune.training.train import train
-from m3tune.training.trainer import LOG_FILE
 from m3tune.training.warm_start import warm_start_sparse
 from m3tune.types import Judgment, Negative
 from m3tune.vectors import split_at

@@ -160,14 +160,11 @@ def test_every_type_of_flagembeddings_rows_comes_to_the_batch_as_its_set_says(en
         examples = [feed.examples[draw] for draw in draws]
         batch = feed.collate(examples)
         assert {len(example.negative_ids) for example in examples} == {{"nli": 1, "sts": 2}.get(name, 3)}
+        assert len({len(example.negative_ids) for example in examples}) == 1, "rows lie by length, not in this order"
         own = torch.tensor([len(example.negative_ids) for example in examples])
         others = batch.negative.sum(dim=1) - own
         assert (others == 0).all() if name == "class" else (others >= 3).all(), name
-        packed = batch.packed
-        texts = [
-            packed.input_ids[start : start + length].tolist()
-            for start, length in zip(packed.starts[packed.slots], packed.lengths[packed.slots], strict=True)
-        ]
+        texts = [text.tolist() for text in batch.texts]
         prompt = prompts.get(name, prompts["web"])
         queries, passages = texts[: batch.num_queries], texts[batch.num_queries :]
         assert all(text[1 : 1 + len(prompt)] == prompt for text in queries)

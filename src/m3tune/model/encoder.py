@@ -6,7 +6,6 @@ N texts, T packed tokens, D dimension
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +45,7 @@ class Encoder(nn.Module):
         self.settings = settings
         self.heads = nn.ModuleDict({name: linear for name, linear in (heads or {}).items()})
         self.new_heads = tuple(new_heads)
+        self._recomputes_layers = False
         self.register_buffer("weightless", torch.tensor(weightless_ids(tokenizer)), persistent=False)
 
     @property
@@ -90,15 +90,14 @@ class Encoder(nn.Module):
         """The layer of a head that has one."""
         return self.heads[head]  # type: ignore[return-value]
 
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict | None = None, **options: Any
-    ) -> None:
-        """Recompute each layer in the backward pass (called by the Trainer)."""
-        self.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
-        """The same, as the first versions of transformers 5 call it."""
-        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+    def recompute_layers(self, on: bool) -> None:
+        """Whether each layer keeps its input alone while training, and is computed again in the backward pass."""
+        if on == self._recomputes_layers:
+            return
+        self._recomputes_layers = on
+        what, options = ("enable", ({"use_reentrant": False},)) if on else ("disable", ())
+        renamed = hasattr(self.backbone, f"activation_checkpointing_{what}")  # in the course of transformers 5
+        getattr(self.backbone, f"{'activation' if renamed else 'gradient'}_checkpointing_{what}")(*options)
 
 
 def pool(states: Tensor, packed: Packed, pooling: Pooling) -> Tensor:

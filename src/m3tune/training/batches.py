@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.tokens import TokenTable
-from m3tune.model.packing import Packed, pack
 from m3tune.training.known import KnownRelevant
 from m3tune.training.sets import TrainSet
 from m3tune.types import Example
@@ -112,19 +111,26 @@ class EpochBatches(Sampler[list[Draw]]):
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """One step's texts, queries first, and what is known about each (query, passage) pair."""
+    """One step's texts, queries first, and what is known about each (query, passage) pair.
 
-    packed: Packed
+    Queries and passages lie by length each, so that any stretch of them packs well.
+    """
+
+    texts: Sequence[np.ndarray]  # token ids, (L,) each
     num_queries: int
     positive: Tensor  # (Q, P) bool
     negative: Tensor  # (Q, P) bool
     teacher: Tensor  # (Q, P) float32, not a number where no teacher scored the pair
 
+    @property
+    def num_tokens(self) -> int:
+        """T, of all texts together."""
+        return sum(map(len, self.texts))
+
     def to(self, device: torch.device | str) -> TrainBatch:
-        """The same batch on another device."""
+        """The same batch with its masks on another device; texts go there part by part."""
         return replace(
             self,
-            packed=self.packed.to(device),
             positive=self.positive.to(device, non_blocking=True),
             negative=self.negative.to(device, non_blocking=True),
             teacher=self.teacher.to(device, non_blocking=True),
@@ -149,14 +155,16 @@ class Collator:
     teacher_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # query -> canonical passage
 
     def __call__(self, examples: Sequence[Example]) -> TrainBatch:
-        """Pack the batch; a passage (or copies of it) that several queries bring is encoded once."""
+        """The batch; a passage (or copies of it) that several queries bring is encoded once."""
+        examples = sorted(examples, key=lambda example: len(self._query(example)))
         own = [self._own_passages(example) for example in examples]
-        token_rows: dict[str, int] = {}  # canonical passage -> row, in the order of the columns
+        token_rows: dict[str, int] = {}  # canonical passage -> row
         for example, passages in zip(examples, own, strict=True):
             rows = self.passage_rows[self.own_passage_prompt.get(example.query_id, self.passage_prompt)]
             for passage in passages:
                 token_rows.setdefault(passage, rows[passage])
-        columns = {passage: i for i, passage in enumerate(token_rows)}
+        ordered = sorted(token_rows, key=lambda passage: len(self.passage_tokens[token_rows[passage]]))
+        columns = {passage: i for i, passage in enumerate(ordered)}
         groups = [self.known.group(passage) for passage in columns]
         positive = torch.zeros(len(examples), len(columns), dtype=torch.bool)
         negative = torch.zeros_like(positive)
@@ -170,9 +178,12 @@ class Collator:
             scored = self.teacher_scores.get(example.query_id, {})
             for passage in scored.keys() & columns.keys():
                 teacher[row, columns[passage]] = scored[passage]
-        texts = [self.query_tokens[self.query_rows[example.query_id]] for example in examples]
-        texts += [self.passage_tokens[row] for row in token_rows.values()]
-        return TrainBatch(pack(texts), len(examples), positive, negative, teacher)
+        texts = [self._query(example) for example in examples]
+        texts += [self.passage_tokens[token_rows[passage]] for passage in ordered]
+        return TrainBatch(texts, len(examples), positive, negative, teacher)
+
+    def _query(self, example: Example) -> np.ndarray:
+        return self.query_tokens[self.query_rows[example.query_id]]
 
     def _own_passages(self, example: Example) -> list[str]:
         return [self.known.canonical_passage[p] for p in (*example.positive_ids, *example.negative_ids)]

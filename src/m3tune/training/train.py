@@ -19,14 +19,17 @@ from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
 from m3tune.machine import pick_device, pick_precision
+from m3tune.memory import GIB, peak_of_work
 from m3tune.model.backbone import quiet_transformers
 from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
+from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
 from m3tune.training.feed import make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
-from m3tune.training.trainer import DevEvaluation, RetrievalTrainer, resolve_learning_rate, training_arguments
+from m3tune.training.plan import make_plan
+from m3tune.training.trainer import DevEvaluation, RetrievalTrainer
 from m3tune.training.warm_start import warm_start_sparse
 
 
@@ -39,6 +42,7 @@ class TrainingResult:
     steps: int
     log: tuple[Mapping[str, Any], ...]
     counts: Mapping[str, Any]
+    memory: Mapping[str, float]  # planned and measured, of the process or of what torch took of an accelerator
 
 
 def train(
@@ -68,24 +72,30 @@ def train(
     batches = EpochBatches(feed.sets, config)
     device = pick_device()
     precision = pick_precision(config.precision, device)
-    with _settings_explained():
-        rate = resolve_learning_rate(config, encoder.dimension)
-        arguments = training_arguments(config, rate, folder, len(batches), main_metric, precision, device)
+    rate = resolve_learning_rate(config, encoder.dimension)
+    encoder.to(device)
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
     elif "sparse" in encoder.new_heads:
-        explained = warm_start_sparse(encoder.to(device), feed.collate.passage_tokens, precision)
+        explained = warm_start_sparse(encoder, feed.collate.passage_tokens, precision)
         say(f"the new sparse head starts from inverse document frequency (R squared {explained:.2f})")
     set_dropout(encoder, config.dropout)
-    done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
-    progress = track("train", total=arguments.max_steps, done=done)
-    with training_parts(encoder, config), progress as advance, quiet_transformers():
-        with _settings_explained():
-            trainer = RetrievalTrainer(
-                encoder, arguments, config, feed.examples, batches, feed.collate, evaluate_dev, advance, say
-            )
-        trainer.train(resume_from_checkpoint=checkpoint)
+    with training_parts(encoder, config), quiet_transformers():
+        plan = make_plan(encoder, feed, batches, config, precision)
+        say(plan.in_words())
+        done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
+        with track("train", total=plan.steps, done=done) as advance, peak_of_work(device) as peak:
+            with _settings_explained():
+                arguments = training_arguments(
+                    config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer
+                )
+                trainer = RetrievalTrainer(
+                    encoder, arguments, config, feed.examples, batches, feed.collate, plan.budget, evaluate_dev,
+                    advance, say,
+                )  # fmt: skip
+            trainer.train(resume_from_checkpoint=checkpoint)
+    encoder.recompute_layers(False)
     state = trainer.state
     if state.best_metric is None or state.best_global_step is None:
         raise TrainingError(
@@ -98,6 +108,11 @@ def train(
         steps=state.global_step,
         log=tuple(state.log_history),
         counts=feed.counts,
+        memory={
+            "planned_gib": round(plan.peak / GIB, 3),
+            "peak_gib": round((plan.in_use + peak.num_bytes) / GIB, 3),
+            "budget_tokens": trainer.budget.tokens,
+        },
     )
 
 

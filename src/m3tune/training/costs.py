@@ -1,0 +1,154 @@
+"""What a training step costs in memory and time, from short probes of the encoder and of the loss.
+
+T tokens of a batch
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m3tune.config import TrainConfig
+from m3tune.data.tokens import TokenTable
+from m3tune.machine import autocast, wait_for
+from m3tune.memory import peak_of_work
+from m3tune.model.encoder import Encoder
+from m3tune.retrieval.layout import lay_out
+from m3tune.training.batches import TrainBatch
+from m3tune.training.budget import Budget
+from m3tune.training.microbatches import Parts, encode_parts
+from m3tune.training.objective import Known, Objective, unified
+from m3tune.types import Head
+from m3tune.vectors import Embeddings, split_at
+
+_PROBE_S = 3.0  # a probe is made no longer than about this
+_FIRST_PROBE_TOKENS, _MOST_PROBE_TOKENS = 512, {"cpu": 4096, "cuda": 32_768}
+
+
+class Costs(NamedTuple):
+    """What was measured: activations and time of T tokens are `fixed_bytes` + T `token_bytes`, T `train_s`."""
+
+    fixed_bytes: float
+    token_bytes: float
+    train_s: float  # of a token, forward and backward
+    forward_s: float  # of a token, forward alone
+    loss_bytes: float  # of the largest batch
+    loss_s: float
+
+    def activations(self, tokens: int) -> float:
+        """Bytes of the activations of so many tokens."""
+        return self.fixed_bytes + tokens * self.token_bytes
+
+    def step_s(self, tokens: int, budget: Budget) -> float:
+        """Seconds of a step: what is not held, or any of it where layers are recomputed, goes forward twice."""
+        twice = tokens if budget.recompute_layers else max(0, tokens - budget.tokens)
+        return tokens * self.train_s + twice * self.forward_s + self.loss_s
+
+
+def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtype: torch.dtype) -> Costs:
+    """Two probes of the encoder at different sizes, one of the forward pass alone, one of the loss."""
+    objective = Objective.of(config)
+    heads = objective.heads(encoder.settings.heads)
+    first = _typical(batch.texts, _FIRST_PROBE_TOKENS)
+    probe(encoder, first, heads, dtype)  # the first pass of a process pays for what later ones find made
+    small = probe(encoder, first, heads, dtype)
+    most = min(_MOST_PROBE_TOKENS.get(encoder.device.type, 4096), int(_PROBE_S / small.seconds * small.tokens))
+    large = probe(encoder, _typical(batch.texts, max(most, 2 * small.tokens)), heads, dtype)
+    if large.tokens > small.tokens:
+        token_bytes = max(0.0, (large.num_bytes - small.num_bytes) / (large.tokens - small.tokens))
+    else:
+        token_bytes = large.num_bytes / large.tokens
+    forward = probe(encoder, _typical(batch.texts, large.tokens), heads, dtype, backward=False)
+    loss_bytes, loss_s = _probe_loss(encoder, batch, objective, config)
+    return Costs(
+        fixed_bytes=max(0.0, large.num_bytes - large.tokens * token_bytes),
+        token_bytes=token_bytes,
+        train_s=large.seconds / large.tokens,
+        forward_s=forward.seconds / forward.tokens,
+        loss_bytes=loss_bytes,
+        loss_s=loss_s,
+    )
+
+
+class Probed(NamedTuple):
+    """What one pass took."""
+
+    tokens: int
+    num_bytes: int
+    seconds: float
+
+
+def probe(
+    encoder: Encoder, texts: Sequence[np.ndarray], heads: Sequence[Head], dtype: torch.dtype, *, backward: bool = True
+) -> Probed:
+    """One pass over the texts, as a step makes it, with the sum of all vectors for a loss."""
+    tokens = sum(map(len, texts))
+    was_training = encoder.training
+    encoder.train()
+    with peak_of_work(encoder.device) as peak:
+        start = time.perf_counter()
+        with torch.set_grad_enabled(backward), autocast(encoder.device, dtype):
+            found = encode_parts(encoder, Parts(texts, tokens, encoder.device), heads, dropout=False)
+        if backward:
+            _sum(found).backward()
+        del found
+        wait_for(encoder.device)
+        seconds = time.perf_counter() - start
+    encoder.zero_grad()
+    encoder.train(was_training)
+    return Probed(tokens, peak.num_bytes, seconds)
+
+
+def _sum(found: Embeddings) -> Tensor:
+    """The sum of all vectors: a loss whose gradient reaches every weight."""
+    tensors = (part if isinstance(part, Tensor) else part[-2] for part in found if part is not None)
+    return torch.stack([tensor.sum() for tensor in tensors]).sum()
+
+
+def _probe_loss(encoder: Encoder, batch: TrainBatch, objective: Objective, config: TrainConfig) -> tuple[float, float]:
+    """Bytes and seconds of scores, loss and their gradients for vectors of the batch's shapes, drawn at random."""
+    heads = objective.heads(encoder.settings.heads)
+    drawn = _drawn_vectors(encoder, batch.texts, heads)
+    device = encoder.device
+    with peak_of_work(device) as peak:
+        start = time.perf_counter()
+        masks = batch.to(device)
+        known = Known(masks.positive, masks.negative, masks.teacher)
+        queries, passages = split_at(_learning(drawn, device), batch.num_queries)
+        distill = config.self_distill and bool(objective.mixed(heads))
+        unified(objective, queries, passages, known, self_distill=distill).loss.backward()
+        wait_for(device)
+        seconds = time.perf_counter() - start
+    return peak.num_bytes, seconds
+
+
+def _drawn_vectors(encoder: Encoder, texts: Sequence[np.ndarray], heads: Sequence[Head]) -> Embeddings:
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
+    layout = lay_out(encoder, TokenTable(np.concatenate(texts).astype(np.int32), offsets, 0), heads)
+    generator = np.random.default_rng(0)
+    return layout.allocate(lambda _, shape, kind: generator.random(shape, np.float32).astype(kind)).load(slice(None))
+
+
+def _learning(drawn: Embeddings, device: torch.device) -> Embeddings:
+    """Copies on the device, with a gradient to come."""
+
+    def copied(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return part.to(device, copy=True).requires_grad_(part.is_floating_point())
+        return None if part is None else type(part)(*map(copied, part))
+
+    return Embeddings(*map(copied, drawn))
+
+
+def _typical(texts: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
+    """About so many tokens of the batch, of all its lengths alike; its texts again where it has fewer."""
+    total = sum(map(len, texts))
+    whole, rest = divmod(tokens, total)
+    count = max(0 if whole else 1, round(len(texts) * rest / total))
+    rows = np.linspace(0, len(texts) - 1, count).round().astype(int)
+    return sorted([*(list(texts) * whole), *(texts[row] for row in rows)], key=len)
