@@ -11,6 +11,8 @@ import torch
 
 from m3tune.data.collection import Collection
 from m3tune.data.read import read_collection
+from m3tune.machine import pick_device
+from m3tune.memory import GIB, peak_of_work
 from m3tune.model.weights import model_folder
 from m3tune.starter import DEMO
 
@@ -71,3 +73,11 @@ def print_table(medians: dict[str, float], ours: str, unit: str) -> None:
     width = max(map(len, medians))
     for name, value in medians.items():
         print(f"{name:<{width}}  {value:8.3f} {unit}  {value / medians[ours]:6.2f} x")
+
+
+def peak_gib(work: Callable[[], None], repeats: int = 3) -> float:
+    """The most memory during some runs of `work`, less what was in use before them."""
+    with peak_of_work(pick_device()) as peak:
+        for _ in range(repeats):
+            work()
+    return peak.num_bytes / GIB

@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from m3tune.config import ModelConfig
 from m3tune.data.tokens import tokenize
 from m3tune.machine import autocast, pick_device, pick_precision
 from m3tune.model.encoder import set_dropout
-from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
 from m3tune.scoring import dense_scores
 from m3tune.training.losses import contrastive
+from m3tune.training.microbatches import Parts, encode_parts
 from peers import interleaved_medians, minilm, print_machine, print_table, scifact, sentence_transformer
 
 PAIRS = 32
@@ -53,10 +54,10 @@ def main() -> None:
         print_table(medians, "m3tune (as it comes)", "s/step")
 
 
-def scifact_pairs() -> tuple[list[str], list[str]]:
-    """32 claims and their abstracts."""
+def scifact_pairs(pairs: int = PAIRS) -> tuple[list[str], list[str]]:
+    """Claims and their abstracts."""
     collection = scifact()
-    query_ids = [q for q in collection.splits["train"] if q in collection.positives][:PAIRS]
+    query_ids = [q for q in collection.splits["train"] if q in collection.positives][:pairs]
     passages = [collection.passages[collection.positives[q][0]].full_text for q in query_ids]
     return [collection.queries[q].text for q in query_ids], passages
 
@@ -82,20 +83,24 @@ def step_of(parameters: Sequence[torch.nn.Parameter], loss: Callable[[], torch.T
     return step
 
 
-def ours(queries: list[str], passages: list[str], tokens: int, precision) -> Callable[[], None]:
+def ours(queries: list[str], passages: list[str], tokens: int, precision, kept: float = 1.0) -> Callable[[], None]:
+    """A step that keeps the activations of a share `kept` of its tokens, and makes those of the others again."""
     encoder, _ = load_encoder(ModelConfig(path=minilm()))
     set_dropout(encoder, 0.0)
     encoder.train()
     device = pick_device()
     dtype = pick_precision(precision, device)
-    table = tokenize([*queries, *passages], encoder.tokenizer, tokens)
-    positive = torch.eye(PAIRS, dtype=torch.bool)
+    sides = [tokenize(side, encoder.tokenizer, tokens) for side in (queries, passages)]
+    orders = [np.argsort(side.lengths, kind="stable") for side in sides]  # as the collator lays a batch out
+    texts = [side[i] for side, order in zip(sides, orders, strict=True) for i in order]
+    positive = torch.from_numpy(orders[0][:, None] == orders[1][None, :])
+    budget = int(kept * sum(map(len, texts)))
 
     def loss() -> torch.Tensor:
-        packed = pack([table[i] for i in range(len(table))])
         with autocast(device, dtype):
-            dense = encoder(packed).dense
-        return contrastive(dense_scores(dense[:PAIRS], dense[PAIRS:]), positive, ~positive, TEMPERATURE)
+            dense = encode_parts(encoder, Parts(texts, budget, device), ("dense",), dropout=False).dense
+        scores = dense_scores(*dense.split([len(queries), len(passages)]))
+        return contrastive(scores, positive, ~positive, TEMPERATURE)
 
     return step_of(list(encoder.parameters()), loss)
 

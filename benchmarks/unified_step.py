@@ -14,22 +14,20 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 
 from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.tokens import tokenize
 from m3tune.machine import autocast, pick_device, pick_precision
 from m3tune.model.encoder import set_dropout
-from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
+from m3tune.training.microbatches import Parts, encode_parts
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
-from peers import interleaved_medians, minilm, print_machine, print_table
+from peers import interleaved_medians, minilm, peak_gib, print_machine, print_table
 from train_step import full_length_texts, step_of, turn_dropout_off
 
 GROUP = 2
@@ -93,9 +91,9 @@ def ours(folder: Path, texts: list[str], queries: int, tokens: int, precision) -
     known = Known(positive, ~positive, torch.full(positive.shape, torch.nan))
 
     def loss() -> torch.Tensor:
-        packed = pack([table[i] for i in range(len(table))])
+        parts = Parts([table[i] for i in range(len(table))], len(table.ids), device)
         with autocast(device, dtype):
-            sides = split_at(encoder(packed), queries)
+            sides = split_at(encode_parts(encoder, parts, encoder.settings.heads, dropout=False), queries)
         return unified(objective, *sides, known, self_distill=True)[0]
 
     return step_of(list(encoder.parameters()), loss)
@@ -127,26 +125,6 @@ def flag(folder: Path, texts: list[str], queries: int, tokens: int, *, best: boo
             return model(sides[0], sides[1], teacher_scores=None, no_in_batch_neg_flag=False).loss
 
     return step_of(list(model.parameters()), loss)
-
-
-def peak_gib(step: Callable[[], None]) -> float:
-    """The most resident memory during three steps, less that before them, sampled every few milliseconds."""
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.003):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for _ in range(3):
-        step()
-    done.set()
-    watcher.join()
-    return (peak - before) / 2**30
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -22,10 +23,17 @@ _SAMPLE_S = 0.002
 _SAYS_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "could not create a memory", "std::bad_alloc")
 
 
+@dataclass
 class Peak:
-    """The most that was in use, beyond what was in use before; zero until the work is done."""
+    """What was in use before some work, and the most that was in use beyond it; zero until the work is done."""
 
+    before: int
     num_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """The most that was in use."""
+        return self.before + self.num_bytes
 
 
 def in_use_bytes(device: torch.device) -> int:
@@ -40,7 +48,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(psutil.virtual_memory().available, *_limits())
+    return min([psutil.virtual_memory().available, *_limits()])
 
 
 @contextlib.contextmanager
@@ -49,9 +57,9 @@ def peak_of_work(device: torch.device) -> Iterator[Peak]:
 
     Linux keeps the peak of a process itself; elsewhere a thread looks every two milliseconds.
     """
-    peak = Peak()
     clear_cache()
     before = in_use_bytes(device)
+    peak = Peak(before)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield peak
@@ -60,7 +68,7 @@ def peak_of_work(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.num_bytes = (_kernel_peak() or before) - before
     else:
-        with _watched(peak, before):
+        with _watched(peak):
             yield peak
 
 
@@ -103,12 +111,12 @@ def _kernel_peak(*, reset: bool = False) -> int | None:
 
 
 @contextlib.contextmanager
-def _watched(peak: Peak, before: int) -> Iterator[None]:
+def _watched(peak: Peak) -> Iterator[None]:
     done, process = threading.Event(), psutil.Process()
 
     def watch() -> None:
         while not done.wait(_SAMPLE_S):
-            peak.num_bytes = max(peak.num_bytes, process.memory_info().rss - before)
+            peak.num_bytes = max(peak.num_bytes, process.memory_info().rss - peak.before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

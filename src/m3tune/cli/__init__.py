@@ -33,7 +33,7 @@ app = typer.Typer(
 for command in (
     job.demo, job.init,
     data.check, data.convert, data.prepare,
-    job.run,
+    job.plan, job.run,
     measure.evaluate, measure.compare,
     use.encode, use.search,
     job.report,

@@ -59,6 +59,26 @@ def run(
     _run(load_recipe(recipe, overrides or []), as_json)
 
 
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.")] = Path("recipe.toml"),
+    overrides: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Memory and time that a run would take on this machine, measured in some seconds; 2 where it does not fit.
+
+    Example: m3tune plan recipe.toml --set train.batch_queries=512
+    """
+    from m3tune.planning import plan_run
+    from m3tune.recipe import load_recipe
+    from m3tune.report.terminal import print_plan
+
+    found = plan_run(load_recipe(recipe, overrides or []), console.say_unless(as_json))
+    if as_json:
+        console.print_json(found.as_json())
+    else:
+        print_plan(console.out, found)
+
+
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run directory.")],
     as_json: Json = False,

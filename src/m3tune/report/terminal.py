@@ -18,6 +18,7 @@ from m3tune.report import words
 from m3tune.report.gather import cut, gather
 
 if TYPE_CHECKING:
+    from m3tune.planning import RunPlan
     from m3tune.searching import Answers
 
 _EXCERPT_CHARACTERS = 160
@@ -141,6 +142,20 @@ def print_answers(console: Console, answers: Answers, explain: bool) -> None:
             shared = ", ".join(f"{word.word} {word.product:.3f}" for word in hit.shared[:_WORDS_SHOWN])
             _print_line(console, f"     shared: {shared}")
     _print_line(console, "")
+
+
+def print_plan(console: Console, plan: RunPlan) -> None:
+    """Print what a run would take, part by part, and what was chosen for it."""
+    memory = _table(["memory of training", "GiB"])
+    for name, gib in plan.gib.items():
+        label = {"in_use": "in use before it: weights, data, Python", "peak": "peak", "limit": "may take"}
+        memory.add_row(label.get(name, name.replace("_", " ")), f"{gib:.2f}", style="bold" if name == "peak" else "")
+    duration = _table(["time", "minutes"])
+    for name, seconds in plan.seconds.items():
+        duration.add_row(name, f"{seconds / 60:.1f}")
+    duration.add_row("all", f"{sum(plan.seconds.values()) / 60:.1f}", style="bold")
+    console.print(memory, duration)
+    _print_line(console, plan.train.in_words())
 
 
 def _table(columns: Sequence[str], names: int = 1) -> Table:

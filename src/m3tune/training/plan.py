@@ -41,6 +41,7 @@ class Plan:
     largest_tokens: int  # of one batch
     steps: int
     step_s: float
+    forward_s: float  # of a token, forward alone: what encoding takes
     in_use: int  # before the first step: weights, data, Python
     gradients: int
     optimizer_state: int
@@ -100,6 +101,7 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
         largest_tokens=largest.num_tokens,
         steps=total_steps(config, len(batches)),
         step_s=float(np.mean([costs.step_s(size, budget) for size in sizes])) * config.accumulate_batches,
+        forward_s=costs.forward_s,
         in_use=in_use,
         gradients=learning * _GRADIENT_BYTES if together else 0,
         optimizer_state=learning * _STATE_BYTES[optimizer],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -25,10 +26,10 @@ from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
 from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
-from m3tune.training.feed import make_feed
+from m3tune.training.feed import Feed, make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
-from m3tune.training.plan import make_plan
+from m3tune.training.plan import Plan, make_plan
 from m3tune.training.trainer import DevEvaluation, RetrievalTrainer
 from m3tune.training.warm_start import warm_start_sparse
 
@@ -67,20 +68,14 @@ def train(
             where="train",
             fix="start m3tune once; it trains on one device so far",
         )
-    _check_objective(encoder, config)
-    feed = make_feed(encoder, collection, similar, query_ids, config, say)
-    batches = EpochBatches(feed.sets, config)
-    device = pick_device()
-    precision = pick_precision(config.precision, device)
-    rate = resolve_learning_rate(config, encoder.dimension)
-    encoder.to(device)
+    feed, batches, precision = _made_ready(encoder, collection, similar, query_ids, config, say)
+    device, rate = encoder.device, resolve_learning_rate(config, encoder.dimension)
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
         say(f"going on from {Path(checkpoint).name}")
     elif "sparse" in encoder.new_heads:
         explained = warm_start_sparse(encoder, feed.collate.passage_tokens, precision)
         say(f"the new sparse head starts from inverse document frequency (R squared {explained:.2f})")
-    set_dropout(encoder, config.dropout)
     with training_parts(encoder, config), quiet_transformers():
         plan = make_plan(encoder, feed, batches, config, precision)
         say(plan.in_words())
@@ -110,10 +105,41 @@ def train(
         counts=feed.counts,
         memory={
             "planned_gib": round(plan.peak / GIB, 3),
-            "peak_gib": round((plan.in_use + peak.num_bytes) / GIB, 3),
+            "peak_gib": round(peak.total / GIB, 3),
             "budget_tokens": trainer.budget.tokens,
         },
     )
+
+
+def plan_training(
+    encoder: Encoder,
+    collection: Collection,
+    similar: Similar,
+    query_ids: tuple[str, ...],
+    config: TrainConfig,
+    say: Callable[[str], None],
+) -> Plan:
+    """What `train` with the same arguments would take."""
+    feed, batches, precision = _made_ready(encoder, collection, similar, query_ids, config, say)
+    with training_parts(encoder, config), quiet_transformers():
+        return make_plan(encoder, feed, batches, config, precision)
+
+
+def _made_ready(
+    encoder: Encoder,
+    collection: Collection,
+    similar: Similar,
+    query_ids: tuple[str, ...],
+    config: TrainConfig,
+    say: Callable[[str], None],
+) -> tuple[Feed, EpochBatches, torch.dtype]:
+    """What the encoder is fed, in which batches, and the dtype of its products; the encoder is put on the device."""
+    _check_objective(encoder, config)
+    feed = make_feed(encoder, collection, similar, query_ids, config, say)
+    device = pick_device()
+    encoder.to(device)
+    set_dropout(encoder, config.dropout)
+    return feed, EpochBatches(feed.sets, config), pick_precision(config.precision, device)
 
 
 def _check_objective(encoder: Encoder, config: TrainConfig) -> None:

@@ -1,0 +1,84 @@
+"""What a run will take, before it starts: memory and time of its training, and of encoding the corpus around it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3tune.config import Recipe
+from m3tune.data.prepared import Prepared
+from m3tune.memory import GIB
+from m3tune.model.encoder import Encoder
+from m3tune.model.weights import load_encoder
+from m3tune.preparation import Say, prepare
+from m3tune.retrieval.encode import tokenize_passages
+from m3tune.training.plan import Plan
+from m3tune.training.train import plan_training
+
+_SAMPLE_PASSAGES = 1000
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The plan of the training, and tokens of what is encoded before, within and after it."""
+
+    train: Plan
+    corpus_tokens: int  # encoded by the base and by the chosen model
+    dev_tokens: int  # at most, at each evaluation
+    evaluations: int
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each stage. Searching and reading, which take little beside encoding, are left out."""
+        encode = self.corpus_tokens * self.train.forward_s
+        evaluate = self.dev_tokens * self.train.forward_s * self.evaluations
+        return {"base": encode, "training steps": self.train.total_s, "development": evaluate, "tuned": encode}
+
+    @property
+    def gib(self) -> dict[str, float]:
+        """What the peak of training is made of."""
+        names = ("in_use", "gradients", "optimizer_state", "activations", "loss", "peak", "limit")
+        return {name: getattr(self.train, name) / GIB for name in names}
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            **asdict(self.train) | {"budget": self.train.budget._asdict()},
+            "gib": self.gib,
+            "seconds": self.seconds,
+            "corpus_tokens": self.corpus_tokens,
+            "dev_tokens": self.dev_tokens,
+        }
+
+
+def plan_run(recipe: Recipe, say: Say) -> RunPlan:
+    """Prepare the run's data, load its model and measure; the run itself goes on from the same data.
+
+    Raises TrainingError where the recipe does not fit into memory.
+    """
+    prepared = prepare(recipe.data, Path(recipe.output).expanduser() / "data", say)
+    encoder, why = load_encoder(recipe.model)
+    say(f"{recipe.model.path}: {why}")
+    train = plan_training(
+        encoder, prepared.collection, prepared.similar, prepared.split.train, recipe.train, say
+    )  # fmt: skip
+    tokens_a_passage = _tokens_a_passage(encoder, prepared)
+    passages, split = len(prepared.collection.passages), prepared.split
+    in_dev = sum(len(prepared.collection.grades[query_id]) for query_id in split.dev)
+    in_dev += len(split.dev) * recipe.data.dev_depth * (2 if recipe.evaluate.bm25 else 1)
+    return RunPlan(
+        train,
+        corpus_tokens=round(tokens_a_passage * passages),
+        dev_tokens=round(tokens_a_passage * min(passages, in_dev)),
+        evaluations=recipe.train.evaluations,
+    )
+
+
+def _tokens_a_passage(encoder: Encoder, prepared: Prepared) -> float:
+    """The mean, of at most a thousand passages evenly spaced."""
+    ids = list(prepared.collection.passages)
+    chosen = np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLE_PASSAGES)).astype(int)
+    return float(tokenize_passages(encoder, prepared.collection, [ids[row] for row in chosen]).lengths.mean())
