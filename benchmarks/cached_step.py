@@ -16,8 +16,7 @@ from collections.abc import Callable
 
 import torch
 
-from m3tune.machine import pick_device, pick_precision
-from peers import interleaved_medians, peak_gib, print_machine, print_table, sentence_transformer
+from peers import at_best, interleaved_medians, peak_gib, print_machine, print_table, sentence_transformer
 from train_step import TEMPERATURE, ours, scifact_pairs, step_of, turn_dropout_off
 
 KEPT = 0.1
@@ -69,10 +68,9 @@ def cached(queries: list[str], passages: list[str], tokens: int, *, best: bool) 
     features = [model.preprocess(texts) for texts in (queries, passages)]
     real = sum(int(side["attention_mask"].sum()) for side in features)
     objective = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_num_tokens=int(KEPT * real))
-    bfloat16 = pick_precision("auto", pick_device()) == torch.bfloat16
 
     def loss() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=best and bfloat16):
+        with at_best(best=best):
             return objective([dict(side) for side in features], None)
 
     return step_of(list(model.parameters()), loss)

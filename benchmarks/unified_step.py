@@ -5,7 +5,8 @@
 all-MiniLM-L6-v2 with new heads, groups of one positive and one negative, every text of exactly --tokens tokens, so that
 packing saves nothing. Times are taken in turns in one process; each peak is of a process that makes three steps of one
 contestant and nothing else, less that process before its first step. FlagEmbedding's BERT path needs an end-of-text
-token, which a copy of the tokenizer is given. "best" is FlagEmbedding with bfloat16 and no dropout.
+token, which a copy of the tokenizer is given. "best" is FlagEmbedding without dropout and, where the machine is faster
+with it, with bfloat16.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.training.microbatches import Parts, encode_parts
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
-from peers import interleaved_medians, minilm, peak_gib, print_machine, print_table
+from peers import at_best, interleaved_medians, minilm, peak_gib, print_machine, print_table
 from train_step import full_length_texts, step_of, turn_dropout_off
 
 GROUP = 2
@@ -121,7 +122,7 @@ def flag(folder: Path, texts: list[str], queries: int, tokens: int, *, best: boo
     ]
 
     def loss() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=best):
+        with at_best(best=best):
             return model(sides[0], sides[1], teacher_scores=None, no_in_batch_neg_flag=False).loss
 
     return step_of(list(model.parameters()), loss)
