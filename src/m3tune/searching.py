@@ -20,6 +20,7 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.collection import Collection
 from m3tune.data.files import open_text
 from m3tune.data.read import read_collection
+from m3tune.data.token_store import tokens_kept
 from m3tune.errors import ArtifactError, DataError, RecipeError, nearest
 from m3tune.evaluation.measure import deciding_head
 from m3tune.machine import Precision, pick_device, pick_precision
@@ -118,18 +119,19 @@ def encode_collection(
     encoder.to(pick_device())
     dtype = pick_precision(precision, encoder.device)
     written = []
-    for kind in _KINDS:
-        rows = _rows(collection, kind) if what in ("both", kind) else []
-        if not rows:
-            continue
-        tokenize = tokenize_passages if kind == "passages" else tokenize_queries
-        store_vectors(
-            encoder, tokenize(encoder, collection, [row[0] for row in rows]), dtype, folder / kind,
-            heads=wanted, dense=dense, multi=multi, label=f"encode {kind}",
-            about={"texts": _fingerprint(rows)}, beside=partial(_write_texts, rows),
-        )  # fmt: skip
-        counts = read_json(folder / kind / MANIFEST)["counts"]
-        written.append({"folder": str(folder / kind), "kind": kind, "heads": list(wanted), **counts})
+    with tokens_kept(folder / "tokens"):
+        for kind in _KINDS:
+            rows = _rows(collection, kind) if what in ("both", kind) else []
+            if not rows:
+                continue
+            tokenize = tokenize_passages if kind == "passages" else tokenize_queries
+            store_vectors(
+                encoder, tokenize(encoder, collection, [row[0] for row in rows]), dtype, folder / kind,
+                heads=wanted, dense=dense, multi=multi, label=f"encode {kind}",
+                about={"texts": _fingerprint(rows)}, beside=partial(_write_texts, rows),
+            )  # fmt: skip
+            counts = read_json(folder / kind / MANIFEST)["counts"]
+            written.append({"folder": str(folder / kind), "kind": kind, "heads": list(wanted), **counts})
     if not written:
         raise DataError(f"there are no {'texts' if what == 'both' else what} here", fix="see --what")
     return written

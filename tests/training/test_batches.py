@@ -191,7 +191,7 @@ def made_by_hand():
 def table(count, base):
     """Text i is the one token base + i."""
     ids = np.arange(base, base + count, dtype=np.int32)
-    return TokenTable(ids, np.arange(count + 1), 0)
+    return TokenTable(ids, np.arange(count), np.ones(count, np.int64), np.zeros(count, bool))
 
 
 PASSAGE_TOKEN = {"p1": 20, "p2": 21, "p3": 22, "p4": 23}
@@ -326,7 +326,9 @@ def test_passages_of_a_symmetric_set_stand_after_the_querys_prompt():
 
 def test_texts_are_packed_queries_first_and_found_by_slot():
     ids = np.array([10, 10, 10, 11, 12, 12, 13], dtype=np.int32)
-    collate_long = collator(query_tokens=TokenTable(ids, np.array([0, 3, 4, 6, 7]), 0))
+    lengths = np.array([3, 1, 2, 1])
+    table = TokenTable(ids, np.cumsum(lengths) - lengths, lengths, lengths > 9)
+    collate_long = collator(query_tokens=table)
     batch = collate_long([Example("q1", ("p1",)), Example("q4", ("p4",))]).to("cpu")
     starts, lengths = batch.packed.starts[batch.packed.slots], batch.packed.lengths[batch.packed.slots]
     texts = [batch.packed.input_ids[s : s + n].tolist() for s, n in zip(starts, lengths, strict=True)]

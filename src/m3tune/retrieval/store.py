@@ -33,6 +33,7 @@ from m3tune.types import Head
 STAGE = "vectors"
 _NOTED = "noted.json"
 _BATCHES_A_NOTE = 32
+_BLOCK_TEXTS = 16_384
 _EMPTY_BYTES = 128  # of a .npy file with a header alone
 
 
@@ -64,7 +65,7 @@ def store_vectors(
             if beside:
                 beside(partial)
             _write(partial, layout, encoder, tokens, dtype, dense, multi, label)
-            counts |= {"texts": len(tokens), "cut": tokens.num_truncated, "tokens": len(tokens.ids)}
+            counts |= {"texts": len(tokens), "cut": tokens.num_truncated, "tokens": tokens.num_tokens}
             counts |= {"bytes": layout.num_bytes(dense, multi)}
             (partial / _NOTED).unlink(missing_ok=True)
     return open_vectors(folder)
@@ -107,9 +108,9 @@ def weights_fingerprint(encoder: Encoder) -> str:
 
 
 def _tokens_fingerprint(tokens: TokenTable) -> str:
-    digest = hashlib.sha256()
-    for array in (tokens.offsets, tokens.ids):
-        digest.update(np.ascontiguousarray(array).data)
+    digest = hashlib.sha256(np.ascontiguousarray(tokens.lengths).data)
+    for first in range(0, len(tokens), _BLOCK_TEXTS):
+        digest.update(np.ascontiguousarray(tokens.flat(first, first + _BLOCK_TEXTS)).data)
     return digest.hexdigest()[:16]
 
 
