@@ -182,7 +182,7 @@ def answer(
     plan = (plan or SearchPlan())._replace(depth=top)
     # A single head is searched alone, but the multi-vector one needs the first stage of the others.
     alone = tuple(one for one in FIRST_STAGE if one == head)
-    found = search(queries.only(alone or heads), index.vectors, plan)
+    found = search(queries.only(alone or heads), index.vectors, plan, encoder.device)
     if head == HYBRID:
         ranked = found.by_weights(encoder.settings.hybrid_weights or M3_WEIGHTS)
     else:

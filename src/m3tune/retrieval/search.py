@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m3tune.retrieval.exact import Ranked, all_scores, rank
+from m3tune.retrieval.exact import CPU, Ranked, all_scores, rank
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import head_scores, hybrid
 from m3tune.types import Head, Hit, Run
@@ -83,14 +83,14 @@ class Found:
         return self.candidates.ranked(reciprocal_ranks(self.candidates), self.depth)
 
 
-def search(queries: Vectors, passages: Vectors, plan: SearchPlan) -> Found:
-    """Search `passages` by every head that queries and passages both have."""
+def search(queries: Vectors, passages: Vectors, plan: SearchPlan, device: torch.device = CPU) -> Found:
+    """Search `passages` by every head that queries and passages both have; see `exact.rank` for the device."""
     heads: list[Head] = [head for head in queries.heads if head in passages.heads]
     able = [head for head in heads if head in FIRST_STAGE]
     first = [head for head in able if plan.first_stage in ("all", head)] or able
     everything = len(passages) <= plan.exact_passages or not first
     deep = plan.depth if everything or len(heads) == 1 else max(plan.depth, plan.candidates)
-    ranked = {head: rank(queries, passages, head, deep) for head in heads if head in able or everything}
+    ranked = {head: rank(queries, passages, head, deep, device) for head in heads if head in able or everything}
     candidates = None
     if len(heads) > 1 and everything:
         candidates = _all_pairs(queries, passages, heads)
