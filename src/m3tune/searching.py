@@ -27,6 +27,7 @@ from m3tune.machine import Precision, pick_device, pick_precision
 from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.paths import resolve_path
+from m3tune.retrieval.approximate import Approximate, open_approximate
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries, tokenize_texts
 from m3tune.retrieval.layout import Storage
 from m3tune.retrieval.search import FIRST_STAGE, SearchPlan, search
@@ -48,6 +49,7 @@ class Index:
 
     passages: pa.Table  # id, title, text
     vectors: Vectors
+    approximate: Approximate | None = None
 
     def passage(self, row: int) -> Passage:
         """One passage."""
@@ -142,8 +144,12 @@ def holds_vectors(folder: Path) -> bool:
     return is_vectors(folder / "passages")
 
 
-def open_index(folder: Path, encoder: Encoder) -> Index:
-    """The passages that `encode_collection` wrote. Raises ArtifactError where another model made their vectors."""
+def open_index(folder: Path, encoder: Encoder, *, approximate: bool = False) -> Index:
+    """The passages that `encode_collection` wrote. Raises ArtifactError where another model made their vectors.
+
+    With `approximate` dense vectors are searched by an index, which is made the first time and kept beside them; raises
+    RecipeError where FAISS or dense vectors are missing.
+    """
     place = folder / "passages"
     vectors, manifest = open_vectors(place), read_json(place / MANIFEST)
     made, asked = manifest["config"]["encoder"], made_by(encoder)
@@ -156,7 +162,10 @@ def open_index(folder: Path, encoder: Encoder) -> Index:
             where=place,
             fix="name the model that made them, or encode again with this one",
         )
-    return Index(pq.read_table(place / TEXTS, memory_map=True), vectors)
+    if approximate and vectors.dense is None:
+        raise RecipeError("these vectors have no dense ones", where="--approximate", fix="leave it out")
+    quick = open_approximate(place, vectors.dense) if approximate and vectors.dense is not None else None
+    return Index(pq.read_table(place / TEXTS, memory_map=True), vectors, quick)
 
 
 _OF_QUERIES = ("query_prompt", "query_max_tokens")  # change no passage's vector
@@ -182,7 +191,7 @@ def answer(
     plan = (plan or SearchPlan())._replace(depth=top)
     # A single head is searched alone, but the multi-vector one needs the first stage of the others.
     alone = tuple(one for one in FIRST_STAGE if one == head)
-    found = search(queries.only(alone or heads), index.vectors, plan, encoder.device)
+    found = search(queries.only(alone or heads), index.vectors, plan, encoder.device, index.approximate)
     if head == HYBRID:
         ranked = found.by_weights(encoder.settings.hybrid_weights or M3_WEIGHTS)
     else:

@@ -16,7 +16,7 @@ from m3tune.artifact import MANIFEST
 from m3tune.config import ModelConfig
 from m3tune.errors import ArtifactError
 from m3tune.model.packing import pack
-from m3tune.model.weights import load_encoder
+from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.retrieval import encode as encode_module
 from m3tune.retrieval import store as store_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_texts
@@ -124,13 +124,19 @@ def test_the_same_again_opens_and_anything_else_encodes(encoder, tokens, tmp_pat
     assert not store()
     other = load_encoder(ModelConfig(path=str(m3_folder)))[0]
     assert not store(other), "the same weights"
+    save_encoder(other, tmp_path / "saved")
+    assert not store(load_encoder(ModelConfig(path=str(tmp_path / "saved")))[0]), "a saved copy"
     with torch.no_grad():
         next(other.backbone.parameters())[0, 0] += 1e-3
     assert store(other), "one changed weight"
     with torch.no_grad():
         other.linear("sparse").bias += 1e-3
     assert store(other), "a changed head"
+    other.backbone.config.layer_norm_eps *= 2
+    assert store(other), "the same weights in another architecture"
     assert store(load_encoder(ModelConfig(path=str(m3_folder), pooling="mean"))[0])
+    assert store(load_encoder(ModelConfig(path=str(m3_folder), normalize=False))[0])
+    assert store(load_encoder(ModelConfig(path=str(m3_folder), passage_max_tokens=9))[0])
     changed = replace(tokens, ids=tokens.ids.copy())
     changed.ids[5] = changed.ids[6]
     assert store(tokens=changed)

@@ -11,6 +11,7 @@ last batches that it noted as written; what lies beyond that note is written aga
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -34,6 +35,7 @@ STAGE = "vectors"
 _NOTED = "noted.json"
 _BATCHES_A_NOTE = 32
 _BLOCK_TEXTS = 16_384
+_OF_THE_FOLDER = ("_name_or_path", "transformers_version")  # of a configuration: they change no vector
 _EMPTY_BYTES = 128  # of a .npy file with a header alone
 
 
@@ -99,8 +101,12 @@ def made_by(encoder: Encoder) -> dict[str, Any]:
 
 
 def weights_fingerprint(encoder: Encoder) -> str:
-    """A content hash of the weights in memory, heads included, whatever folder they came from."""
-    digest = hashlib.sha256()
+    """A content hash of the weights in memory, heads included, and of the configuration they run in.
+
+    Whatever folder they came from: a saved copy has the same.
+    """
+    config = {k: v for k, v in encoder.backbone.config.to_dict().items() if k not in _OF_THE_FOLDER}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
