@@ -1,6 +1,6 @@
 """Encode SciFact's corpus: m3tune against sentence-transformers and FlagEmbedding, in one run on the same work.
 
-Printed are seconds, and the floating-point rate of real tokens alone over that of matrix products in the same precision.
+Printed are seconds, and the floating-point rate of real tokens alone over that of matrix products in that precision.
 
     python benchmarks/encode.py [--passages 5183] [--repeats 3]
 """
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{len(texts)} passages, at most 256 tokens, median of {arguments.repeats}")
     print_table(medians, ours, "s")
     print_useful_rates(medians, precisions, encoder_flop(encoder.backbone.config, lengths))
-    for name in vectors.keys() & {reference} and vectors.keys() - {reference}:
+    for name in vectors.keys() - {reference} if reference in vectors else ():
         cosines = (vectors[name] * vectors[reference]).sum(axis=1)
         print(f"{name}: cosine with the reference at least {cosines.min():.6f}, mean {cosines.mean():.6f}")
 

@@ -56,7 +56,7 @@ def alone(work: str, passages: int) -> dict[str, float]:
 
 
 def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
-    """b of value = a * size ** b, by least squares on logarithms."""
+    """The exponent of value = factor * size ** exponent, by least squares on logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
 
 

@@ -57,9 +57,9 @@ def matrix_product_rate(dtype: torch.dtype, seconds: float = 1.0, size: int = 20
 def encoder_flop(config, lengths: np.ndarray) -> float:
     """Floating-point operations of one forward pass over texts of these lengths, (N,), without padding.
 
-    Matrix products alone, as in Hoffmann et al. 2022, appendix F, without an output layer: a token's four projections of
-    attention and two of the feed-forward layer, and for each pair of tokens of a text a score and a weighted sum. Two
-    operations for each multiplication and addition.
+    Matrix products alone, as Hoffmann et al. 2022 (appendix F) count them, without an output layer: for each token the
+    four projections of attention and the two of the feed-forward layer, for each pair of tokens of a text a score and a
+    weighted sum. A multiplication with its addition is two operations.
     """
     width, inner = config.hidden_size, config.intermediate_size
     of_token = 2 * (4 * width**2 + 2 * width * inner)

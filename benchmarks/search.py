@@ -2,8 +2,9 @@
 
     python benchmarks/search.py [--passages 1000000] [--queries 1000] [--dimension 384] [--depth 100] [--repeats 3]
 
-Each contestant searches in a process of its own, given the corpus as a memory-mapped float32 file. Its peak memory is what
-the search adds, without pages of the file, which the kernel may take back. That all find the same best scores is printed.
+Each contestant searches in a process of its own, given the corpus as a memory-mapped float32 file. Its peak memory is
+what the search adds, without pages of the file, which the kernel may take back. How far its best scores are from those
+of the first is printed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def write_vectors(file: Path, count: int, dimension: int, seed: int) -> None:
 
 def measure(name: str, folder: Path, depth: int) -> dict[str, float]:
     """One search in this process; writes its scores, (Q, K) best first."""
-    queries, passages = (np.load(folder / f"{side}.npy", mmap_mode="r") for side in ("queries", "passages"))
+    queries, passages = (np.load(folder / f"{side}.npy", mmap_mode="c") for side in ("queries", "passages"))
     search = SEARCHERS[name]()
     with Peak() as memory:
         start = time.perf_counter()
@@ -97,7 +98,7 @@ def sentence_transformers() -> Search:
     from sentence_transformers.util import dot_score, semantic_search
 
     def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> np.ndarray:
-        sides = (torch.from_numpy(np.asarray(side)) for side in (queries, passages))
+        sides = (torch.from_numpy(side) for side in (queries, passages))
         found = semantic_search(*sides, top_k=depth, score_function=dot_score)
         return np.array([[hit["score"] for hit in hits] for hits in found], dtype=np.float32)
 

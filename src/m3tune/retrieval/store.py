@@ -35,7 +35,8 @@ STAGE = "vectors"
 _NOTED = "noted.json"
 _BATCHES_A_NOTE = 32
 _BLOCK_TEXTS = 16_384
-_OF_THE_FOLDER = ("_name_or_path", "transformers_version")  # of a configuration: they change no vector
+# Of a configuration: what saving changes, and what changes no vector.
+_OF_THE_FOLDER = ("_name_or_path", "transformers_version", "architectures", "dtype")
 _EMPTY_BYTES = 128  # of a .npy file with a header alone
 
 
