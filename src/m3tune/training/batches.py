@@ -157,7 +157,9 @@ class Collator:
             for passage in passages:
                 token_rows.setdefault(passage, rows[passage])
         columns = {passage: i for i, passage in enumerate(token_rows)}
-        groups = [self.known.group(passage) for passage in columns]
+        of_group: dict[str, list[int]] = {}
+        for passage, column in columns.items():
+            of_group.setdefault(self.known.group(passage), []).append(column)
         positive = torch.zeros(len(examples), len(columns), dtype=torch.bool)
         negative = torch.zeros_like(positive)
         teacher = torch.full(positive.shape, torch.nan)
@@ -165,7 +167,7 @@ class Collator:
             negative[row] = example.query_id not in self.without_in_batch
             negative[row, [columns[passage] for passage in passages]] = True
             relevant = self.known.of_query[example.query_id]
-            negative[row, [column for column, group in enumerate(groups) if group in relevant]] = False
+            negative[row, [column for group in relevant for column in of_group.get(group, ())]] = False
             positive[row, [columns[self.known.canonical_passage[p]] for p in example.positive_ids]] = True
             scored = self.teacher_scores.get(example.query_id, {})
             for passage in scored.keys() & columns.keys():
