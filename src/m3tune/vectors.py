@@ -7,7 +7,6 @@ Texts have different numbers of entries, so these lie one after another, and tex
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -76,7 +75,7 @@ def take(ragged: Ragged, texts: Tensor) -> Ragged:
 
 def on_device(embeddings: Embeddings, device: torch.device) -> Embeddings:
     """The same on another device."""
-    return Embeddings(*map(partial(_moved, device=device), embeddings))
+    return Embeddings(*(_moved(part, device) for part in embeddings))
 
 
 def split_at(embeddings: Embeddings, count: int) -> tuple[Embeddings, Embeddings]:
@@ -94,8 +93,10 @@ def without_zeros(sparse: Sparse) -> Sparse:
 
 
 def _moved(part: Any, device: torch.device) -> Any:
-    if part is None or isinstance(part, Tensor):
-        return part if part is None else part.to(device, non_blocking=True)
+    if part is None:
+        return None
+    if isinstance(part, Tensor):
+        return part.to(device, non_blocking=True)
     return type(part)(*(value.to(device, non_blocking=True) for value in part))
 
 

@@ -110,6 +110,11 @@ def test_an_interrupted_attempt_is_gone_on_with(tokenizer, tmp_path, tokenized):
     assert tokenized == texts[5:], "what was saved is not tokenised again"
 
 
+def test_texts_that_can_be_had_only_once_are_refused(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="only once"):
+        TokenStore(tmp_path).table(iter(TEXTS), tokenizer, 5)
+
+
 @pytest.mark.parametrize("harm", ["torn id", "lost ids", "short ids", "broken list", "another list"])
 def test_files_that_do_not_fit_are_not_believed(tokenizer, tmp_path, harm):
     TokenStore(tmp_path).table(TEXTS, tokenizer, 5)

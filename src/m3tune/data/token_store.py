@@ -59,7 +59,8 @@ class TokenStore:
     def table(self, texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> TokenTable:
         """What `tokenize` returns, memory-mapped. `texts` is gone through twice where some of them are new.
 
-        In memory are 29 bytes a text and 2,048 texts at a time.
+        In memory are about a hundred bytes a text and 2,048 texts at a time. Raises ValueError for texts that cannot be
+        gone through twice.
         """
         place = self._folder / _key(tokenizer, max_tokens)
         place.mkdir(parents=True, exist_ok=True)
@@ -143,6 +144,8 @@ def _add(
                 entries.append(_append(file, table, digests[done : done + len(table)]))
                 done += len(table)
                 advance(len(table))
+            if not entries:
+                raise ValueError("these texts can be gone through only once")
             os.fsync(file.fileno())
             known = np.concatenate([known, *entries])
             known = known[np.argsort(known["digest"], kind="stable")]
