@@ -40,16 +40,21 @@ def main() -> None:
 
     encoder, _ = load_encoder(ModelConfig(path=minilm()))
     fastest = pick_precision("auto", pick_device())
-    plain, halved, flag = sentence_transformer(), sentence_transformer().bfloat16(), flag_embedding()
+    plain, flag = sentence_transformer(), flag_embedding()
     ours, reference = f"m3tune (as it comes, {str(fastest)[6:]})", "sentence-transformers (as it comes)"
     encoders: dict[str, Callable[[list[str]], np.ndarray]] = {
         ours: lambda some: encode(encoder, some, "passage", fastest),
-        "m3tune (float32)": lambda some: encode(encoder, some, "passage", torch.float32),
         reference: lambda some: plain.encode(some),
-        "sentence-transformers (bfloat16)": lambda some: halved.encode(some, convert_to_tensor=True).float().numpy(),
         "FlagEmbedding (as it comes)": lambda some: flag.encode_corpus(some),
     }
-    precisions = {ours: fastest, "sentence-transformers (bfloat16)": torch.bfloat16}
+    precisions = dict.fromkeys(encoders, torch.float32) | {ours: fastest}
+    if fastest == torch.float32:
+        print("bfloat16 is no faster on this machine: nobody uses it")
+    else:
+        halved = sentence_transformer().to(fastest)
+        encoders["m3tune (float32)"] = lambda some: encode(encoder, some, "passage", torch.float32)
+        encoders["sentence-transformers (halved)"] = lambda some: halved.encode(some, convert_to_tensor=True).float()
+        precisions |= {"m3tune (float32)": torch.float32, "sentence-transformers (halved)": fastest}
     wanted = arguments.only or [""]
     encoders = {name: function for name, function in encoders.items() if any(part in name for part in wanted)}
     vectors: dict[str, np.ndarray] = {}
@@ -71,9 +76,9 @@ def main() -> None:
 
 def print_useful_rates(medians: dict[str, float], precisions: dict[str, torch.dtype], flop: float) -> None:
     """What each contestant did for real tokens, over what a matrix product of its precision does at this moment."""
-    rates = {dtype: matrix_product_rate(dtype) for dtype in {torch.float32, *precisions.values()}}
+    rates = {dtype: matrix_product_rate(dtype) for dtype in set(precisions.values())}
     for name, seconds in medians.items():
-        dtype = precisions.get(name, torch.float32)
+        dtype = precisions[name]
         useful = flop / seconds / 1e9
         print(f"{name}: {useful:.0f} useful GFLOP/s, {useful / rates[dtype]:.0%} of a product's in {str(dtype)[6:]}")
 
