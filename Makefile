@@ -27,6 +27,8 @@ nightly: $(VENV)/test-installed
 
 bench: $(VENV)/test-installed
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/unified_step.py
 	$(BIN)/python benchmarks/scifact.py

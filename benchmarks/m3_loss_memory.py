@@ -13,9 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from m3tune.model.packing import pack
 from m3tune.scoring import multi_scores, sparse_scores
 from m3tune.training.losses import contrastive
 from m3tune.vectors import Embeddings, split_at
-from peers import print_machine
+from peers import Peak, print_machine
 
 VOCABULARY = 250_002  # XLM-R's
 HIDDEN = 1024
@@ -84,31 +82,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     assert torch.isfinite(loss)
     assert all(x.grad.abs().max() > 0 for x in (states, sparse_head.weight, multi_head.weight))
     return {"states_gb": states.numel() * 4 / 1e9, "peak_gb": peak.bytes / 1e9, "seconds": seconds}
-
-
-class Peak:
-    """Resident memory above what it was at the start, sampled every two milliseconds."""
-
-    def __enter__(self) -> Peak:
-        self.start, self.bytes, self.over = resident(), 0, False
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self.over:
-            self.bytes = max(self.bytes, resident() - self.start)
-            time.sleep(0.002)
-
-    def __exit__(self, *_) -> None:
-        self.over = True
-        self.thread.join()
-
-
-def resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024
 
 
 if __name__ == "__main__":

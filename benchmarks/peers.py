@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,6 @@ import torch
 from m3tune.data.collection import Collection
 from m3tune.data.read import read_collection
 from m3tune.machine import autocast, pick_device, pick_precision
-from m3tune.memory import GIB, peak_of_work
 from m3tune.model.weights import model_folder
 from m3tune.starter import DEMO
 
@@ -36,17 +37,36 @@ def sentence_transformer(max_tokens: int = 256, *, train: bool = False):
     return model.train(train)
 
 
-def matrix_product_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """GFLOP/s of (2048, 2048) products, median over repeats: what the machine can do just now."""
-    a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+def matrix_product_rate(dtype: torch.dtype, seconds: float = 1.0, size: int = 2048) -> float:
+    """GFLOP/s of (size, size) products, median over repeats: what the machine can do just now.
+
+    Where the precision is emulated (under 5 GFLOP/s) a small product tells, and a large one would take a minute.
+    """
+    if size > 256 and (slow := matrix_product_rate(dtype, 0.0, 256)) < 5:
+        return slow
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     a @ b
     rates = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while not rates or time.perf_counter() < end:
         start = time.perf_counter()
         a @ b
-        rates.append(2 * 2048**3 / (time.perf_counter() - start) / 1e9)
+        rates.append(2 * size**3 / (time.perf_counter() - start) / 1e9)
     return float(np.median(rates))
+
+
+def encoder_flop(config, lengths: np.ndarray) -> float:
+    """Floating-point operations of one forward pass over texts of these lengths, (N,), without padding.
+
+    Matrix products alone, as Hoffmann et al. 2022 (appendix F) count them, without an output layer: for each token the
+    four projections of attention and the two of the feed-forward layer, for each pair of tokens of a text a score and a
+    weighted sum. A multiplication with its addition is two operations.
+    """
+    width, inner = config.hidden_size, config.intermediate_size
+    of_token = 2 * (4 * width**2 + 2 * width * inner)
+    of_pair = 2 * 2 * width
+    lengths = lengths.astype(np.float64)
+    return config.num_hidden_layers * float((of_token * lengths + of_pair * lengths**2).sum())
 
 
 def print_machine() -> None:
@@ -84,9 +104,34 @@ def at_best(*, best: bool) -> torch.autocast:
     return autocast(torch.device("cpu"), dtype if best else torch.float32)
 
 
+class Peak:
+    """Memory of its own above what the process had at the start, sampled every two milliseconds."""
+
+    def __enter__(self) -> Peak:
+        self.start, self.bytes, self.over = own_bytes(), 0, False
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.over:
+            self.bytes = max(self.bytes, own_bytes() - self.start)
+            time.sleep(0.002)
+
+    def __exit__(self, *_) -> None:
+        self.over = True
+        self.thread.join()
+
+
+def own_bytes() -> int:
+    """Bytes of this process in memory, without pages of files that it maps (Linux)."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
 def peak_gib(work: Callable[[], None], repeats: int = 3) -> float:
-    """The most memory during some runs of `work`, less what was in use before them."""
-    with peak_of_work(pick_device()) as peak:
+    """The most memory during some runs of `work`, beyond what was in use before them."""
+    with Peak() as peak:
         for _ in range(repeats):
             work()
-    return peak.num_bytes / GIB
+    return peak.bytes / 2**30

@@ -92,7 +92,7 @@ def ours(folder: Path, texts: list[str], queries: int, tokens: int, precision) -
     known = Known(positive, ~positive, torch.full(positive.shape, torch.nan))
 
     def loss() -> torch.Tensor:
-        parts = Parts([table[i] for i in range(len(table))], len(table.ids), device)
+        parts = Parts([table[i] for i in range(len(table))], table.num_tokens, device)
         with autocast(device, dtype):
             sides = split_at(encode_parts(encoder, parts, encoder.settings.heads, dropout=False), queries)
         return unified(objective, *sides, known, self_distill=True)[0]

@@ -7,6 +7,7 @@ import pytest
 from m3tune import pipeline, preparation
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.config import EvaluateConfig, ModelConfig
+from m3tune.data import token_store
 from m3tune.data.prepared import load_split
 from m3tune.errors import DataError, ModelError
 from m3tune.model.weights import load_encoder
@@ -259,6 +260,30 @@ def test_a_run_of_one_step_has_a_report_too(place, tmp_path):
 
 
 # --- mistakes
+
+
+def test_no_text_is_tokenised_twice_in_a_whole_run_even_if_it_is_cut_off(place, tmp_path, monkeypatch):
+    seen = []
+    in_chunks = token_store.in_chunks
+
+    def spied(texts, tokenizer, max_tokens):
+        return in_chunks((seen.append((max_tokens, text)) or text for text in texts), tokenizer, max_tokens)
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(token_store, "in_chunks", spied)
+    recipe = recipe_for(place, tmp_path / "run", epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "measure_tuned", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(recipe)
+    assert (tmp_path / "run" / "tokens").is_dir()
+    counts = [read_json(tmp_path / "run" / stage / MANIFEST)["counts"] for stage in ("base", "train")]
+    asked = sum(of["passages"] for of in counts) + counts[1]["queries"]
+    pipeline.run(recipe)
+    assert len(seen) == len(set(seen)) < asked
+    assert not (tmp_path / "run" / "tokens").exists()
 
 
 def test_wrong_data_leaves_no_stage(place, tmp_path):

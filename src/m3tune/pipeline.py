@@ -12,7 +12,8 @@ Each stage is a function of the run folder, the recipe and what came before, and
     tuned/        the chosen encoder on the test queries
     verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
                   several against each other, base/hybrid.json and train/hybrid.json how the hybrid's weights were tuned
-    vectors/      passages' vectors while they are measured, where they do not fit in memory
+    tokens/       every text's tokens until the run is done, and vectors/ passages' vectors while they are measured,
+                  where they do not fit in memory
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
     report.html   the same for people
 """
@@ -32,6 +33,7 @@ from m3tune.config import EvaluateConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import Prepared
 from m3tune.data.similar import Similar
+from m3tune.data.token_store import tokens_kept
 from m3tune.errors import RecipeError
 from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
 from m3tune.evaluation.measure import (
@@ -88,10 +90,11 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(recipe.data, folder / "data", say)
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
-    measure_words(folder, recipe, prepared)
-    measure_base(folder, recipe, prepared, say)
-    tune(folder, recipe, prepared, say)
-    measure_tuned(folder, recipe, prepared, say)
+    with tokens_kept(folder / "tokens"):
+        measure_words(folder, recipe, prepared)
+        measure_base(folder, recipe, prepared, say)
+        tune(folder, recipe, prepared, say)
+        measure_tuned(folder, recipe, prepared, say)
     result = judge(folder, recipe, prepared)
     deliver(folder, recipe, result)
     write_report(folder)
@@ -296,7 +299,8 @@ def evaluate(
         encoder, why = load_encoder(model)
         say(f"{model.path}: {why}")
         place = folder.with_name(folder.name + ".vectors")
-        with writing(folder, key) as (partial, counts):
+        tokens = folder.with_name(folder.name + ".tokens")
+        with writing(folder, key) as (partial, counts), tokens_kept(tokens):
             measured = measure_encoder(
                 encoder, name, collection, list(collection.passages), {"all": query_ids}, config, "auto", place=place
             )

@@ -20,12 +20,14 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.collection import Collection
 from m3tune.data.files import open_text
 from m3tune.data.read import read_collection
+from m3tune.data.token_store import tokens_kept
 from m3tune.errors import ArtifactError, DataError, RecipeError, nearest
 from m3tune.evaluation.measure import deciding_head
 from m3tune.machine import Precision, pick_device, pick_precision
 from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.paths import resolve_path
+from m3tune.retrieval.approximate import Approximate, open_approximate
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries, tokenize_texts
 from m3tune.retrieval.layout import Storage
 from m3tune.retrieval.search import FIRST_STAGE, SearchPlan, search
@@ -47,6 +49,7 @@ class Index:
 
     passages: pa.Table  # id, title, text
     vectors: Vectors
+    approximate: Approximate | None = None
 
     def passage(self, row: int) -> Passage:
         """One passage."""
@@ -118,18 +121,19 @@ def encode_collection(
     encoder.to(pick_device())
     dtype = pick_precision(precision, encoder.device)
     written = []
-    for kind in _KINDS:
-        rows = _rows(collection, kind) if what in ("both", kind) else []
-        if not rows:
-            continue
-        tokenize = tokenize_passages if kind == "passages" else tokenize_queries
-        store_vectors(
-            encoder, tokenize(encoder, collection, [row[0] for row in rows]), dtype, folder / kind,
-            heads=wanted, dense=dense, multi=multi, label=f"encode {kind}",
-            about={"texts": _fingerprint(rows)}, beside=partial(_write_texts, rows),
-        )  # fmt: skip
-        counts = read_json(folder / kind / MANIFEST)["counts"]
-        written.append({"folder": str(folder / kind), "kind": kind, "heads": list(wanted), **counts})
+    with tokens_kept(folder / "tokens"):
+        for kind in _KINDS:
+            rows = _rows(collection, kind) if what in ("both", kind) else []
+            if not rows:
+                continue
+            tokenize = tokenize_passages if kind == "passages" else tokenize_queries
+            store_vectors(
+                encoder, tokenize(encoder, collection, [row[0] for row in rows]), dtype, folder / kind,
+                heads=wanted, dense=dense, multi=multi, label=f"encode {kind}",
+                about={"texts": _fingerprint(rows)}, beside=partial(_write_texts, rows),
+            )  # fmt: skip
+            counts = read_json(folder / kind / MANIFEST)["counts"]
+            written.append({"folder": str(folder / kind), "kind": kind, "heads": list(wanted), **counts})
     if not written:
         raise DataError(f"there are no {'texts' if what == 'both' else what} here", fix="see --what")
     return written
@@ -140,8 +144,12 @@ def holds_vectors(folder: Path) -> bool:
     return is_vectors(folder / "passages")
 
 
-def open_index(folder: Path, encoder: Encoder) -> Index:
-    """The passages that `encode_collection` wrote. Raises ArtifactError where another model made their vectors."""
+def open_index(folder: Path, encoder: Encoder, *, approximate: bool = False) -> Index:
+    """The passages that `encode_collection` wrote. Raises ArtifactError where another model made their vectors.
+
+    With `approximate` dense vectors are searched by an index, which is made the first time and kept beside them; raises
+    RecipeError where FAISS or dense vectors are missing.
+    """
     place = folder / "passages"
     vectors, manifest = open_vectors(place), read_json(place / MANIFEST)
     made, asked = manifest["config"]["encoder"], made_by(encoder)
@@ -154,7 +162,10 @@ def open_index(folder: Path, encoder: Encoder) -> Index:
             where=place,
             fix="name the model that made them, or encode again with this one",
         )
-    return Index(pq.read_table(place / TEXTS, memory_map=True), vectors)
+    if approximate and vectors.dense is None:
+        raise RecipeError("these vectors have no dense ones", where="--approximate", fix="leave it out")
+    quick = open_approximate(place, vectors.dense) if approximate and vectors.dense is not None else None
+    return Index(pq.read_table(place / TEXTS, memory_map=True), vectors, quick)
 
 
 _OF_QUERIES = ("query_prompt", "query_max_tokens")  # change no passage's vector
@@ -180,7 +191,7 @@ def answer(
     plan = (plan or SearchPlan())._replace(depth=top)
     # A single head is searched alone, but the multi-vector one needs the first stage of the others.
     alone = tuple(one for one in FIRST_STAGE if one == head)
-    found = search(queries.only(alone or heads), index.vectors, plan)
+    found = search(queries.only(alone or heads), index.vectors, plan, encoder.device, index.approximate)
     if head == HYBRID:
         ranked = found.by_weights(encoder.settings.hybrid_weights or M3_WEIGHTS)
     else:

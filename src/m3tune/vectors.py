@@ -7,7 +7,7 @@ Texts have different numbers of entries, so these lie one after another, and tex
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -73,6 +73,11 @@ def take(ragged: Ragged, texts: Tensor) -> Ragged:
     return type(ragged)(*(value[rows] for value in values), offsets_of(lengths))  # type: ignore[call-arg]
 
 
+def on_device(embeddings: Embeddings, device: torch.device) -> Embeddings:
+    """The same on another device."""
+    return Embeddings(*(_moved(part, device) for part in embeddings))
+
+
 def split_at(embeddings: Embeddings, count: int) -> tuple[Embeddings, Embeddings]:
     """The first `count` texts and the rest, such as queries and passages of a batch."""
     parts = [(None, None) if part is None else _split(part, count) for part in embeddings]
@@ -85,6 +90,14 @@ def without_zeros(sparse: Sparse) -> Sparse:
     kept = sparse.weights > 0
     lengths = torch.zeros_like(sparse.offsets[1:]).index_add_(0, owners(sparse.offsets), kept.long())
     return Sparse(sparse.token_ids[kept], sparse.weights[kept], offsets_of(lengths))
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if part is None:
+        return None
+    if isinstance(part, Tensor):
+        return part.to(device, non_blocking=True)
+    return type(part)(*(value.to(device, non_blocking=True) for value in part))
 
 
 def _split(part: Tensor | Sparse | MultiVector, count: int) -> tuple:

@@ -7,6 +7,7 @@ import pytest
 
 from m3tune import cli
 from m3tune.retrieval import store
+from m3tune.retrieval.approximate import FILE
 from tiny import write_llamaindex
 
 HEADS = ["dense", "sparse", "multi"]
@@ -73,6 +74,24 @@ def test_a_terminal_is_asked_until_an_empty_line(m3tune, m3_folder, place, tmp_p
     code, out, _ = m3tune("search", m3_folder, place / "data.json", "--vectors", tmp_path / "v", "--top", "1")
     assert code == cli.FINE
     assert out.count("hybrid ") == 2
+
+
+def test_approximate_search_keeps_its_index_beside_the_vectors(m3tune, m3_folder, place, tmp_path):
+    arguments = ("search", m3_folder, place / "data.json", QUESTION, "--vectors", tmp_path / "v", "--json")
+    exact = json.loads(m3tune(*arguments)[1])
+    assert not (tmp_path / "v" / "passages" / FILE).exists()
+    code, out, err = m3tune(*arguments, "--approximate")
+    assert (code, json.loads(out)) == (cli.FINE, exact), err
+    assert (tmp_path / "v" / "passages" / FILE).is_file()
+    by_index, by_all = (json.loads(m3tune(*arguments, "--head", "dense", *more)[1]) for more in (["--approximate"], []))
+    assert [hit["passage_id"] for hit in by_index[0]["hits"]] == [hit["passage_id"] for hit in by_all[0]["hits"]]
+
+
+def test_approximate_search_needs_dense_vectors(m3tune, m3_folder, place, tmp_path):
+    m3tune("encode", m3_folder, place / "data.json", "--out", tmp_path / "v", "--heads", "sparse")
+    code, _, err = m3tune("search", m3_folder, tmp_path / "v", QUESTION, "--approximate")
+    assert code == cli.USER_ERROR
+    assert "no dense" in err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from m3tune.artifact import MANIFEST
 from m3tune.config import ModelConfig
 from m3tune.errors import ArtifactError
 from m3tune.model.packing import pack
-from m3tune.model.weights import load_encoder
+from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.retrieval import encode as encode_module
 from m3tune.retrieval import store as store_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_texts
@@ -65,7 +66,7 @@ def test_every_head_equals_one_forward_pass_whatever_the_batches(encoder, tokens
 def test_some_texts_in_any_order_are_a_view(encoder, tokens):
     vectors = encode_tokens(encoder, tokens, torch.float32, HEADS)
     rows = np.array([7, 3, 3, 88, 0])
-    few = type(tokens)(np.concatenate([tokens[i] for i in rows]), np.cumsum([0, *tokens.lengths[rows]]), 0)
+    few = replace(tokens, starts=tokens.starts[rows], lengths=tokens.lengths[rows])
     expected = forward(encoder, few)
     same(vectors.load(rows), expected)
     view = vectors.subset(rows)
@@ -123,14 +124,20 @@ def test_the_same_again_opens_and_anything_else_encodes(encoder, tokens, tmp_pat
     assert not store()
     other = load_encoder(ModelConfig(path=str(m3_folder)))[0]
     assert not store(other), "the same weights"
+    save_encoder(other, tmp_path / "saved")
+    assert not store(load_encoder(ModelConfig(path=str(tmp_path / "saved")))[0]), "a saved copy"
     with torch.no_grad():
         next(other.backbone.parameters())[0, 0] += 1e-3
     assert store(other), "one changed weight"
     with torch.no_grad():
         other.linear("sparse").bias += 1e-3
     assert store(other), "a changed head"
+    other.backbone.config.layer_norm_eps *= 2
+    assert store(other), "the same weights in another architecture"
     assert store(load_encoder(ModelConfig(path=str(m3_folder), pooling="mean"))[0])
-    changed = type(tokens)(tokens.ids.copy(), tokens.offsets, 0)
+    assert store(load_encoder(ModelConfig(path=str(m3_folder), normalize=False))[0])
+    assert store(load_encoder(ModelConfig(path=str(m3_folder), passage_max_tokens=9))[0])
+    changed = replace(tokens, ids=tokens.ids.copy())
     changed.ids[5] = changed.ids[6]
     assert store(tokens=changed)
     assert store(heads=("sparse",))

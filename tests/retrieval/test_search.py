@@ -87,6 +87,43 @@ def test_equal_scores_keep_the_order_of_the_passages_across_blocks(blocks):
     assert [of.rows.tolist() for of in rank(queries, vectors, "dense", 15)] == [list(range(15))] * 9
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.mark.parametrize("depth", [1, 6, 23, 70])
+def test_ties_of_every_kind_are_a_stable_sort_in_float64(blocks, depth, device):
+    generator = np.random.default_rng(depth)
+    passages = generator.integers(-1, 2, (67, 5)).astype(np.float32)
+    queries = generator.integers(-1, 2, (16, 5)).astype(np.float32)
+    scores = queries.astype(np.float64) @ passages.T.astype(np.float64)
+    expected = [np.argsort(-of, kind="stable")[:depth] for of in scores]
+    ranked = rank(Vectors(dense=queries), Vectors(dense=passages), "dense", depth, torch.device(device))
+    assert [of.rows.tolist() for of in ranked] == [rows.tolist() for rows in expected]
+    assert [of.scores.tolist() for of in ranked] == [s[r].tolist() for s, r in zip(scores, expected, strict=True)]
+    at_the_end = [np.count_nonzero(of == of[rows[-1]]) for of, rows in zip(scores, expected, strict=True)]
+    assert max(at_the_end) > 1, "some tie with the last place"
+
+
+def test_a_corpus_on_disk_is_read_once_and_never_all_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "_BLOCK_PASSAGES", 11)
+    monkeypatch.setattr(exact, "_BLOCK_QUERIES", 7)
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "p.npy", generator.normal(size=(90, 6)).astype(np.float16))
+    stored = np.load(tmp_path / "p.npy", mmap_mode="r")
+    loaded = []
+    load = Vectors.load
+
+    def spied(self, rows, heads=None):
+        if self.dense is stored:
+            loaded.append((rows.start, rows.stop))
+        return load(self, rows, heads)
+
+    monkeypatch.setattr(Vectors, "load", spied)
+    queries = generator.normal(size=(30, 6)).astype(np.float32)
+    ranked = rank(Vectors(dense=queries), Vectors(dense=stored), "dense", 13)
+    assert loaded == [(first, min(first + 11, 90)) for first in range(0, 90, 11)]
+    whole = queries.astype(np.float64) @ np.asarray(stored, np.float64).T
+    assert [of.rows.tolist() for of in ranked] == [np.argsort(-of, kind="stable")[:13].tolist() for of in whole]
+
+
 def test_no_passages_and_no_shared_token_find_nothing():
     queries = Vectors(dense=np.ones((2, 4), np.float32))
     assert [len(of.rows) for of in rank(queries, Vectors(dense=np.ones((0, 4), np.float32)), "dense", 5)] == [0, 0]

@@ -191,7 +191,13 @@ def made_by_hand():
 def table(count, base):
     """Text i is the one token base + i."""
     ids = np.arange(base, base + count, dtype=np.int32)
-    return TokenTable(ids, np.arange(count + 1), 0)
+    return TokenTable(ids, np.arange(count), np.ones(count, np.int64), np.zeros(count, bool))
+
+
+def laid_out(ids, *lengths):
+    """Texts of these lengths one after another."""
+    lengths = np.array(lengths)
+    return TokenTable(ids, np.cumsum(lengths) - lengths, lengths, lengths > 9)
 
 
 PASSAGE_TOKEN = {"p1": 20, "p2": 21, "p3": 22, "p4": 23}
@@ -327,10 +333,7 @@ def test_passages_of_a_symmetric_set_stand_after_the_querys_prompt():
 def test_queries_come_first_and_each_side_lies_by_length():
     ids = np.array([10, 10, 10, 11, 12, 12, 13], dtype=np.int32)
     passages = np.array([20, 20, 21, 22, 22, 22, 23], dtype=np.int32)
-    collate_long = collator(
-        query_tokens=TokenTable(ids, np.array([0, 3, 4, 6, 7]), 0),
-        passage_tokens=TokenTable(passages, np.array([0, 2, 3, 6, 7]), 0),
-    )
+    collate_long = collator(query_tokens=laid_out(ids, 3, 1, 2, 1), passage_tokens=laid_out(passages, 2, 1, 3, 1))
     examples = [Example("q1", ("p1",), ("p3",)), Example("q4", ("p4",)), Example("q2", ("p1",), ("p4",))]
     batch = collate_long(examples).to("cpu")
     assert [text.tolist() for text in batch.texts] == [[13], [11], [10, 10, 10], [23], [20, 20], [22, 22, 22]]

@@ -73,6 +73,9 @@ def search(
         Path | None,
         typer.Option(help="Where the vectors of data are kept.", show_default="runs/vectors-MODEL-DATA"),
     ] = None,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Search dense vectors by a FAISS index, kept beside them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask questions; shows what was found by which head, and which words did it.
@@ -95,7 +98,8 @@ def search(
         folder = vectors or _vectors_folder(model, data)
         with console.progress(as_json):
             encode_collection(encoder, collection, folder, "passages")
-    index = open_index(folder, encoder)
+    with console.progress(as_json):
+        index = open_index(folder, encoder, approximate=approximate)
     if questions or not sys.stdin.isatty():
         asked = questions or [line.strip() for line in sys.stdin if line.strip()]
         answers = answer(encoder, index, asked, head, top) if asked else []

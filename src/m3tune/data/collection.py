@@ -21,6 +21,11 @@ def text_hash(text: str) -> str:
     return _digest(text).hex()
 
 
+def text_digest(text: str) -> int:
+    """The same as a number of 64 bits."""
+    return int.from_bytes(_digest(text), "big")
+
+
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
@@ -124,7 +129,7 @@ def first_copies(texts: Iterable[tuple[str, str]]) -> Mapping[str, str]:
     digests = array("Q")
     for id_, text in texts:
         ids.append(id_)
-        digests.append(int.from_bytes(_digest(text), "big"))
+        digests.append(text_digest(text))
     values = np.frombuffer(digests, dtype=np.uint64) if ids else np.zeros(0, np.uint64)
     order = np.argsort(values, kind="stable")
     begins = np.append(True, values[order][1:] != values[order][:-1])[: len(ids)]

@@ -111,7 +111,7 @@ def measure_encoder(
     for set_name, query_ids in query_sets.items():
         tokens = tokenize_queries(encoder, collection, query_ids)
         queries[set_name] = encode_tokens(encoder, tokens, dtype, wanted, f"encode {set_name} queries ({name})")
-        found = search(queries[set_name], passages, plan_of(config))
+        found = search(queries[set_name], passages, plan_of(config), device)
         searched[set_name] = Searched(name, collection, config, query_ids, passage_ids, found)
         counts |= {f"{set_name}_queries": len(tokens), f"{set_name}_queries_cut": tokens.num_truncated}
     return Measured(name, collection, config, passage_ids, passages, queries, searched, counts)

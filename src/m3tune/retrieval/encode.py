@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from m3tune.data.collection import Collection
-from m3tune.data.tokens import TokenTable, tokenize
+from m3tune.data.tokens import Texts, TokenTable, tokenize
 from m3tune.machine import autocast
 from m3tune.model.encoder import Encoder
 from m3tune.model.packing import pack, token_budget_batches
@@ -19,7 +19,8 @@ from m3tune.retrieval.vectors import Vectors
 from m3tune.types import Head, Side
 from m3tune.vectors import Embeddings
 
-_BUDGET_TOKENS = {"cpu": 4096, "cuda": 131_072}
+# On a CPU the states between two layers shall stay in its cache: 4096 tokens took a tenth longer (docs/log.md).
+_BUDGET_TOKENS = {"cpu": 2048, "cuda": 131_072}
 
 
 def budget_tokens(encoder: Encoder) -> int:
@@ -30,20 +31,25 @@ def budget_tokens(encoder: Encoder) -> int:
 def tokenize_queries(encoder: Encoder, collection: Collection, query_ids: Sequence[str]) -> TokenTable:
     """Tokens of queries, each after its own prompt where it has one, else after the encoder's."""
     settings = encoder.settings
-    queries = (collection.queries[query_id] for query_id in query_ids)
-    texts = [(settings.query_prompt if q.prompt is None else q.prompt) + q.text for q in queries]
-    return tokenize(texts, encoder.tokenizer, settings.query_max_tokens)
+
+    def text_of(query_id: str) -> str:
+        query = collection.queries[query_id]
+        return (settings.query_prompt if query.prompt is None else query.prompt) + query.text
+
+    return tokenize(Texts(text_of, query_ids), encoder.tokenizer, settings.query_max_tokens)
 
 
 def tokenize_passages(encoder: Encoder, collection: Collection, passage_ids: Sequence[str]) -> TokenTable:
     """Tokens of passages, title and text, after the encoder's prompt."""
-    return tokenize_texts(encoder, [collection.passages[passage_id].full_text for passage_id in passage_ids], "passage")
+    settings, passages = encoder.settings, collection.passages
+    texts = Texts(lambda passage_id: settings.passage_prompt + passages[passage_id].full_text, passage_ids)
+    return tokenize(texts, encoder.tokenizer, settings.passage_max_tokens)
 
 
 def tokenize_texts(encoder: Encoder, texts: Sequence[str], side: Side) -> TokenTable:
     """Tokens of `texts` as queries or as passages, after the encoder's prompt."""
-    prompted = [encoder.settings.prompt(side) + text for text in texts]
-    return tokenize(prompted, encoder.tokenizer, encoder.settings.max_tokens(side))
+    prompt = encoder.settings.prompt(side)
+    return tokenize(Texts(lambda text: prompt + text, texts), encoder.tokenizer, encoder.settings.max_tokens(side))
 
 
 def encode_tokens(
@@ -78,7 +84,7 @@ def fill(
     encoder.eval()
     with (
         torch.inference_mode(),
-        track(label, total=len(tokens.ids), done=tokens_done) as advance,
+        track(label, total=tokens.num_tokens, done=tokens_done) as advance,
         autocast(encoder.device, dtype),
     ):
         for number, indices in enumerate(itertools.islice(batches, done, None), start=done + 1):

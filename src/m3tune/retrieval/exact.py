@@ -1,6 +1,9 @@
 """Exact search: every query against every passage by one head, in float32, block by block.
 
 Q queries, P passages, K results; q and p of a block
+
+Passages are read once, a block of them at a time, so that a corpus on disk may be larger than memory, and than the
+device that computes the scores. In memory are the queries and the best K of each so far.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from torch import Tensor
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import dense_scores, multi_scores
 from m3tune.types import Head
-from m3tune.vectors import Embeddings, Sparse, owners
+from m3tune.vectors import Embeddings, Sparse, on_device, owners
 
+CPU = torch.device("cpu")
 _BLOCK_QUERIES = 256
 _BLOCK_PASSAGES = 65_536
 _BLOCK_TOKENS = 65_536  # of passages whose multi-vectors are loaded at once: 256 MiB at 1024 dimensions
@@ -34,16 +38,18 @@ ScoreBlock = Callable[[Embeddings, Embeddings], Tensor]
 """The scores (q, p) of some queries and some passages."""
 
 
-def rank(queries: Vectors, passages: Vectors, head: Head, depth: int) -> list[Ranked]:
+def rank(queries: Vectors, passages: Vectors, head: Head, depth: int, device: torch.device = CPU) -> list[Ranked]:
     """The best `depth` passages of each query by one head; equal scores in the order of the passages.
 
-    A passage that shares no weighted token with the query is no result of the sparse head, as in BM25, so a ranking
-    may be shorter than `depth`.
+    Scores are computed on the device where it is a CUDA one, but sparse ones always on the CPU. A passage that shares
+    no weighted token with the query is no result of the sparse head, as in BM25, so a ranking may be shorter than
+    `depth`.
     """
     if not len(passages):
         return [Ranked(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
+    on = device if device.type == "cuda" and head != "sparse" else CPU
     ranked = []
-    for scores, rows in _top(queries, passages, head, min(depth, len(passages))):
+    for scores, rows in _top(queries, passages, head, min(depth, len(passages)), on):
         found = scores > 0 if head == "sparse" else np.ones_like(scores, dtype=bool)
         ranked += [Ranked(r[kept], s[kept]) for r, s, kept in zip(rows, scores, found, strict=True)]
     return ranked
@@ -88,32 +94,42 @@ SCORES: dict[Head, ScoreBlock] = {
 """How search scores a block by each head."""
 
 
-def _top(queries: Vectors, passages: Vectors, head: Head, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A running top k over blocks of passages for each block of queries: (q, K) scores and (q, K) rows, best first."""
-    for query_block in _query_blocks(queries, head):
-        best, index = torch.empty(0), torch.empty(0, dtype=torch.int64)
-        for start, block in _passage_blocks(passages, head):
-            found = SCORES[head](query_block, block)
-            scores, rows = _best_of_block(found, min(k, found.shape[1]))
-            if len(best):
-                scores, rows = torch.cat([best, scores], dim=1), torch.cat([index, rows + start], dim=1)
-            by_row = rows.argsort(dim=1)
-            scores, rows = scores.gather(1, by_row), rows.gather(1, by_row)
-            order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-            best, index = scores.gather(1, order), rows.gather(1, order)
-        yield best.numpy(), index.numpy()
+def _top(
+    queries: Vectors, passages: Vectors, head: Head, k: int, device: torch.device
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The best k of all blocks of passages for each block of queries: (q, K) scores and (q, K) rows, best first."""
+    best: dict[int, tuple[Tensor, Tensor]] = {}
+    for start, block in _passage_blocks(passages, head):
+        here = on_device(block, device)
+        for number, query_block in enumerate(_query_blocks(queries, head)):
+            found = SCORES[head](on_device(query_block, device), here)
+            scores, columns = (part.cpu() for part in _best_of_block(found, min(k, found.shape[1])))
+            best[number] = _merged(best.get(number), scores, columns + start, k)
+    return [(scores.numpy(), rows.numpy()) for scores, rows in best.values()]
 
 
 def _best_of_block(found: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The best `k` of each row, (q, K) scores and columns; of equal scores at the last place the first columns."""
-    scores, columns = found.topk(k, dim=1)
-    last = scores[:, -1:]
-    # topk takes any of the columns that tie with the last place.
-    tied = ((found == last).sum(dim=1) > (scores == last).sum(dim=1)).nonzero().squeeze(1)
-    if len(tied):
-        columns[tied] = found[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
-        scores[tied] = found[tied].gather(1, columns[tied])
+    scores, columns = found.topk(min(k + 1, found.shape[1]), dim=1)
+    # topk takes any of the columns that tie with the last place. One column more tells where there are others.
+    tied = (scores[:, k - 1] == scores[:, -1]).nonzero().flatten().tolist() if scores.shape[1] > k else []
+    scores, columns = scores[:, :k], columns[:, :k]
+    for row in tied:
+        above = (found[row] > scores[row, -1]).nonzero().flatten()
+        equal = (found[row] == scores[row, -1]).nonzero().flatten()
+        columns[row] = torch.cat([above, equal[: k - len(above)]])
+        scores[row] = found[row, columns[row]]
     return scores, columns
+
+
+def _merged(best: tuple[Tensor, Tensor] | None, scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best k of those before and those of a block, (q, K) scores and rows, best first, equal ones by row."""
+    if best is not None:
+        scores, rows = torch.cat([best[0], scores], dim=1), torch.cat([best[1], rows], dim=1)
+    by_row = rows.argsort(dim=1)
+    scores, rows = scores.gather(1, by_row), rows.gather(1, by_row)
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return scores.gather(1, order), rows.gather(1, order)
 
 
 def _query_blocks(queries: Vectors, head: Head) -> Iterator[Embeddings]:

@@ -89,7 +89,7 @@ def _distinct_ids(tokens: TokenTable, weightless: np.ndarray) -> tuple[np.ndarra
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     for first in range(0, len(tokens), _BLOCK_TEXTS):
         last = min(first + _BLOCK_TEXTS, len(tokens))
-        block = tokens.ids[tokens.offsets[first] : tokens.offsets[last]]
+        block = tokens.flat(first, last)
         texts = np.repeat(np.arange(last - first, dtype=np.int64), tokens.lengths[first:last])
         kept = ~np.isin(block, weightless)
         entries = np.unique((texts[kept] << 32) | block[kept])

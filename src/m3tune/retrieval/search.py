@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m3tune.retrieval.exact import Ranked, all_scores, rank
+from m3tune.retrieval.approximate import Approximate
+from m3tune.retrieval.exact import CPU, Ranked, all_scores, rank
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import head_scores, hybrid
 from m3tune.types import Head, Hit, Run
@@ -83,14 +84,27 @@ class Found:
         return self.candidates.ranked(reciprocal_ranks(self.candidates), self.depth)
 
 
-def search(queries: Vectors, passages: Vectors, plan: SearchPlan) -> Found:
-    """Search `passages` by every head that queries and passages both have."""
+def search(
+    queries: Vectors,
+    passages: Vectors,
+    plan: SearchPlan,
+    device: torch.device = CPU,
+    approximate: Approximate | None = None,
+) -> Found:
+    """Search `passages` by every head that queries and passages both have; see `exact.rank` for the device.
+
+    The dense head asks `approximate`, where it is given, in place of an exact search.
+    """
     heads: list[Head] = [head for head in queries.heads if head in passages.heads]
     able = [head for head in heads if head in FIRST_STAGE]
     first = [head for head in able if plan.first_stage in ("all", head)] or able
     everything = len(passages) <= plan.exact_passages or not first
     deep = plan.depth if everything or len(heads) == 1 else max(plan.depth, plan.candidates)
-    ranked = {head: rank(queries, passages, head, deep) for head in heads if head in able or everything}
+    quick: dict[Head, list[Ranked]] = {}
+    if approximate and queries.dense is not None:
+        quick["dense"] = approximate.rank(queries.dense, deep)
+    slow = [head for head in heads if (head in able or everything) and head not in quick]
+    ranked = quick | {head: rank(queries, passages, head, deep, device) for head in slow}
     candidates = None
     if len(heads) > 1 and everything:
         candidates = _all_pairs(queries, passages, heads)
@@ -99,7 +113,8 @@ def search(queries: Vectors, passages: Vectors, plan: SearchPlan) -> Found:
         if "multi" in heads:
             ranked["multi"] = candidates.ranked(candidates.scores["multi"], plan.depth)
     by_head = {head: [Ranked(r[: plan.depth], s[: plan.depth]) for r, s in ranked[head]] for head in heads}
-    return Found(plan.depth, by_head, candidates, _how(heads, first, everything, plan))
+    how = _how(heads, first, everything, plan) | dict.fromkeys(quick, "approximately, by FAISS")
+    return Found(plan.depth, by_head, candidates, how)
 
 
 def reciprocal_ranks(candidates: Candidates, k: int = RRF_K) -> Tensor:

@@ -11,6 +11,7 @@ last batches that it noted as written; what lies beyond that note is written aga
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -33,6 +34,9 @@ from m3tune.types import Head
 STAGE = "vectors"
 _NOTED = "noted.json"
 _BATCHES_A_NOTE = 32
+_BLOCK_TEXTS = 16_384
+# Of a configuration: what saving changes, and what changes no vector.
+_OF_THE_FOLDER = ("_name_or_path", "transformers_version", "architectures", "dtype")
 _EMPTY_BYTES = 128  # of a .npy file with a header alone
 
 
@@ -64,7 +68,7 @@ def store_vectors(
             if beside:
                 beside(partial)
             _write(partial, layout, encoder, tokens, dtype, dense, multi, label)
-            counts |= {"texts": len(tokens), "cut": tokens.num_truncated, "tokens": len(tokens.ids)}
+            counts |= {"texts": len(tokens), "cut": tokens.num_truncated, "tokens": tokens.num_tokens}
             counts |= {"bytes": layout.num_bytes(dense, multi)}
             (partial / _NOTED).unlink(missing_ok=True)
     return open_vectors(folder)
@@ -98,8 +102,12 @@ def made_by(encoder: Encoder) -> dict[str, Any]:
 
 
 def weights_fingerprint(encoder: Encoder) -> str:
-    """A content hash of the weights in memory, heads included, whatever folder they came from."""
-    digest = hashlib.sha256()
+    """A content hash of the weights in memory, heads included, and of the configuration they run in.
+
+    Whatever folder they came from: a saved copy has the same.
+    """
+    config = {k: v for k, v in encoder.backbone.config.to_dict().items() if k not in _OF_THE_FOLDER}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -107,9 +115,9 @@ def weights_fingerprint(encoder: Encoder) -> str:
 
 
 def _tokens_fingerprint(tokens: TokenTable) -> str:
-    digest = hashlib.sha256()
-    for array in (tokens.offsets, tokens.ids):
-        digest.update(np.ascontiguousarray(array).data)
+    digest = hashlib.sha256(np.ascontiguousarray(tokens.lengths).data)
+    for first in range(0, len(tokens), _BLOCK_TEXTS):
+        digest.update(np.ascontiguousarray(tokens.flat(first, first + _BLOCK_TEXTS)).data)
     return digest.hexdigest()[:16]
 
 

@@ -165,19 +165,27 @@ class Collator:
                 token_rows.setdefault(passage, rows[passage])
         ordered = sorted(token_rows, key=lambda passage: len(self.passage_tokens[token_rows[passage]]))
         columns = {passage: i for i, passage in enumerate(ordered)}
-        groups = [self.known.group(passage) for passage in columns]
-        positive = torch.zeros(len(examples), len(columns), dtype=torch.bool)
-        negative = torch.zeros_like(positive)
+        of_group: dict[str, list[int]] = {}
+        for passage, column in columns.items():
+            of_group.setdefault(self.known.group(passage), []).append(column)
+        in_batch = torch.tensor([example.query_id not in self.without_in_batch for example in examples])
+        negative = in_batch[:, None].repeat(1, len(columns))
+        positive = torch.zeros_like(negative)
         teacher = torch.full(positive.shape, torch.nan)
+        brought: list[tuple[int, int]] = []  # pairs of row and column
+        relevant: list[tuple[int, int]] = []
+        answers: list[tuple[int, int]] = []
         for row, (example, passages) in enumerate(zip(examples, own, strict=True)):
-            negative[row] = example.query_id not in self.without_in_batch
-            negative[row, [columns[passage] for passage in passages]] = True
-            relevant = self.known.of_query[example.query_id]
-            negative[row, [column for column, group in enumerate(groups) if group in relevant]] = False
-            positive[row, [columns[self.known.canonical_passage[p]] for p in example.positive_ids]] = True
+            brought += [(row, columns[passage]) for passage in passages]
+            groups = self.known.of_query[example.query_id]
+            relevant += [(row, column) for group in groups for column in of_group.get(group, ())]
+            answers += [(row, columns[self.known.canonical_passage[p]]) for p in example.positive_ids]
             scored = self.teacher_scores.get(example.query_id, {})
             for passage in scored.keys() & columns.keys():
                 teacher[row, columns[passage]] = scored[passage]
+        negative[_places(brought)] = True
+        negative[_places(relevant)] = False
+        positive[_places(answers)] = True
         texts = [self._query(example) for example in examples]
         texts += [self.passage_tokens[token_rows[passage]] for passage in ordered]
         return TrainBatch(texts, len(examples), positive, negative, teacher)
@@ -187,6 +195,11 @@ class Collator:
 
     def _own_passages(self, example: Example) -> list[str]:
         return [self.known.canonical_passage[p] for p in (*example.positive_ids, *example.negative_ids)]
+
+
+def _places(pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+    """Pairs of row and column as an index."""
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
 
 
 class EpochLoader(DataLoader):

@@ -128,8 +128,9 @@ def _probe_loss(encoder: Encoder, batch: TrainBatch, objective: Objective, confi
 
 
 def _drawn_vectors(encoder: Encoder, texts: Sequence[np.ndarray], heads: Sequence[Head]) -> Embeddings:
-    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
-    layout = lay_out(encoder, TokenTable(np.concatenate(texts).astype(np.int32), offsets, 0), heads)
+    lengths = np.array([len(text) for text in texts])
+    table = TokenTable(np.concatenate(texts), np.cumsum(lengths) - lengths, lengths, np.zeros(len(texts), bool))
+    layout = lay_out(encoder, table, heads)
     generator = np.random.default_rng(0)
     return layout.allocate(lambda _, shape, kind: generator.random(shape, np.float32).astype(kind)).load(slice(None))
 

@@ -9,7 +9,7 @@ from typing import Any
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
-from m3tune.data.tokens import tokenize
+from m3tune.data.tokens import Texts, tokenize
 from m3tune.errors import TrainingError
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.encode import tokenize_queries
@@ -82,7 +82,7 @@ def _collator(
     query_ids = [example.query_id for example in examples]
     own_prompt = {q: _query_prompt(encoder, collection, q) for s in sets if s.symmetric for q in s.query_ids}
     rows: dict[str, dict[str, int]] = {settings.passage_prompt: {}}
-    texts: list[str] = []
+    texts: list[tuple[str, str]] = []  # prompt and passage
     for example in examples:
         prompt = own_prompt.get(example.query_id, settings.passage_prompt)
         of_prompt = rows.setdefault(prompt, {})
@@ -90,7 +90,7 @@ def _collator(
             canonical = collection.canonical_passage[passage_id]
             if canonical not in of_prompt:
                 of_prompt[canonical] = len(texts)
-                texts.append(prompt + collection.passages[canonical].full_text)
+                texts.append((prompt, canonical))
     scores = teacher_scores(collection, query_ids) if config.distill != "none" else {}
     if config.distill != "none" and not any(scores.values()):
         raise TrainingError(
@@ -98,10 +98,14 @@ def _collator(
             where="train.distill",
             fix='give each row pos_scores and neg_scores, or set it to "none"',
         )
+
+    def text_of(row: tuple[str, str]) -> str:
+        return row[0] + collection.passages[row[1]].full_text
+
     return Collator(
         query_tokens=tokenize_queries(encoder, collection, query_ids),
         query_rows={query_id: row for row, query_id in enumerate(query_ids)},
-        passage_tokens=tokenize(texts, encoder.tokenizer, settings.passage_max_tokens),
+        passage_tokens=tokenize(Texts(text_of, texts), encoder.tokenizer, settings.passage_max_tokens),
         passage_rows=rows,
         known=known,
         passage_prompt=settings.passage_prompt,

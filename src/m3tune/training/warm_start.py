@@ -32,7 +32,7 @@ def warm_start_sparse(encoder: Encoder, passages: TokenTable, dtype: torch.dtype
     reaches; docs/log.md has what the start is worth.
     """
     targets = _inverse_document_frequency(passages, encoder.weightless.cpu().numpy())
-    every = -(-len(passages.ids) // _FIT_TOKENS)
+    every = -(-passages.num_tokens // _FIT_TOKENS)
     chosen = np.arange(0, len(passages), every)
     hidden = encoder.dimension
     moments = torch.zeros(hidden + 2, hidden + 2, dtype=torch.float64)  # of states, one and target
@@ -58,9 +58,10 @@ def warm_start_sparse(encoder: Encoder, passages: TokenTable, dtype: torch.dtype
 def _inverse_document_frequency(passages: TokenTable, weightless: np.ndarray) -> Tensor:
     """(largest id + 1,) float64 targets, zero for ids without a weight."""
     texts = np.repeat(np.arange(len(passages)), passages.lengths)
-    distinct = np.unique(np.stack([texts, passages.ids.astype(np.int64)]), axis=1)[1]  # ids, once a text each
+    ids = passages.flat(0, len(passages)).astype(np.int64)
+    distinct = np.unique(np.stack([texts, ids]), axis=1)[1]  # ids, once a text each
     distinct = distinct[~np.isin(distinct, weightless)]
-    frequency = np.bincount(distinct, minlength=int(max(passages.ids.max(), weightless.max())) + 1)
+    frequency = np.bincount(distinct, minlength=int(max(ids.max(), weightless.max())) + 1)
     idf = np.log1p((len(passages) - frequency + 0.5) / (frequency + 0.5))
     idf[weightless] = 0
     self_scores = np.square(idf[distinct]).sum() / len(passages)
