@@ -52,7 +52,7 @@ def _passage(project: Project, passage_id: str, asked: Collection[str]) -> Passa
 
 
 def _facts(candidate: Candidate) -> list[tuple[str, str]]:
-    difference = f"{abs(excess(candidate)):.1%} {'below' if excess(candidate) < 0 else 'above'} the positive's"
+    difference = f"{100 * abs(excess(candidate)):.1f} % {'below' if excess(candidate) < 0 else 'above'} the positive's"
     facts = [
         ("rank", f"{candidate.rank:,} by {', '.join(candidate.sources)}"),
         ("score", f"{words.number(candidate.score)}, {difference}"),
