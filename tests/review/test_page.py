@@ -5,9 +5,9 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
-from conftest import HOSTILE, OVERRIDE
 from m3tune.review.page import make_app
 from m3tune.review.sitting import Sitting
+from reviewing import HOSTILE, OVERRIDE
 
 HOST = "127.0.0.1:8000"
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from m3tune.errors import ArtifactError, DataError
@@ -5,6 +7,7 @@ from m3tune.negatives.table import read_candidates, write_candidates
 from m3tune.negatives.verdicts import read_verdicts, write_verdicts
 from m3tune.review.project import open_project
 from m3tune.types import PairVerdict
+from reviewing import write_run
 
 
 def test_what_the_data_knows_is_not_asked(project, run):
@@ -41,12 +44,12 @@ def test_candidates_mined_anew_have_a_sample_of_their_own(project, run):
     assert again.draw(30, seed=2).sizes != drawn.sizes
 
 
-def test_verdicts_outlive_mining_and_travel_as_jsonl(project, tmp_path, make_run):
+def test_verdicts_outlive_mining_and_travel_as_jsonl(project, tmp_path):
     for passage, word in (("p3", "relevant"), ("p4", "unsure")):
         project.store.add(PairVerdict("q2", passage, word, "anna"))
     assert project.export_verdicts(tmp_path / "v.jsonl") == 2
     assert read_verdicts(tmp_path / "v.jsonl") == project.store.standing()
-    other = open_project(make_run(tmp_path / "other"))
+    other = open_project(write_run(tmp_path / "other"))
     assert other.import_verdicts(tmp_path / "v.jsonl") == {"added": 2, "known": 0, "older": 0}
     assert other.store.standing() == project.store.standing()
     assert other.import_verdicts(tmp_path / "v.jsonl") == {"added": 0, "known": 2, "older": 0}
@@ -65,8 +68,6 @@ def test_a_verdict_on_unknown_texts_is_named_and_none_is_taken(project, tmp_path
     file = tmp_path / "v.jsonl"
     write_verdicts([PairVerdict("q1", "p1", "relevant", "a")], file)
     with file.open("a") as stream:
-        import json
-
         stream.write(json.dumps(verdict._asdict()))
     with pytest.raises(DataError, match=said):
         project.import_verdicts(file)

@@ -1,12 +1,16 @@
 """m3tune review: the server as a process of its own, the terminal, results, verdicts in and out."""
 
+import contextlib
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
+import tty
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -17,7 +21,9 @@ from m3tune import cli
 from m3tune.negatives.verdict_store import VerdictStore
 from m3tune.negatives.verdicts import read_verdicts
 from m3tune.review.project import open_project
+from m3tune.review.terminal import keys_of
 from m3tune.types import PairVerdict
+from reviewing import write_run
 
 COMMAND = [sys.executable, "-c", "from m3tune.cli import main; main()", "review"]
 
@@ -157,6 +163,25 @@ def test_terminal_reaches_the_end(m3tune, monkeypatch, run):
     assert "16 of 16 judged; relevant among those shown: 0.0 % [0.0, 20.6]" in out
 
 
+def test_single_keys_of_a_terminal_and_the_terminal_as_before(monkeypatch):
+    keyboard, terminal = os.openpty()
+    set_cbreak = tty.setcbreak
+
+    def set_then_press(stream):
+        set_cbreak(stream)  # which throws away what was typed before
+        os.write(keyboard, b"rNz\x04")
+
+    monkeypatch.setattr(tty, "setcbreak", set_then_press)
+    with open(terminal, encoding="utf-8") as stream:
+        before = termios.tcgetattr(stream)
+        assert list(keys_of(stream)) == ["r", "n", "z"]
+        with contextlib.closing(keys_of(stream)) as keys:
+            assert next(keys) == "r"
+            assert termios.tcgetattr(stream) != before
+        assert termios.tcgetattr(stream) == before
+    os.close(keyboard)
+
+
 # --- results
 
 
@@ -215,12 +240,12 @@ def test_a_models_verdicts_are_an_estimate_of_their_own(m3tune, monkeypatch, run
 # --- verdicts in and out, and what cannot be
 
 
-def test_export_and_import(m3tune, monkeypatch, run, make_run, tmp_path):
+def test_export_and_import(m3tune, monkeypatch, run, tmp_path):
     at_terminal(m3tune, monkeypatch, run, ["r", "n", "u"])
     code, out, _ = m3tune("review", run, "--export", tmp_path / "v.jsonl")
     assert (code, out) == (cli.FINE, "verdicts: 3 written\n")
     assert read_verdicts(tmp_path / "v.jsonl") == standing(run)
-    other = make_run(tmp_path / "other")
+    other = write_run(tmp_path / "other")
     code, out, _ = m3tune("review", other, "--import", tmp_path / "v.jsonl", "--json")
     assert (code, json.loads(out)) == (cli.FINE, {"added": 3, "known": 0, "older": 0})
     assert standing(other) == standing(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,8 @@ def _sit(sitting: Sitting, terminal: bool, port: int, as_json: bool) -> None:
     from m3tune.review.terminal import keys_of, review_in_terminal
 
     if terminal:
-        review_in_terminal(sitting, console.out, keys_of(sys.stdin))
+        with contextlib.closing(keys_of(sys.stdin)) as keys:
+            review_in_terminal(sitting, console.out, keys)
         return
 
     def announce(url: str) -> None:

@@ -52,10 +52,9 @@ def _passage(project: Project, passage_id: str, asked: Collection[str]) -> Passa
 
 
 def _facts(candidate: Candidate) -> list[tuple[str, str]]:
-    difference = f"{100 * abs(excess(candidate)):.1f} % {'below' if excess(candidate) < 0 else 'above'} the positive's"
     facts = [
         ("rank", f"{candidate.rank:,} by {', '.join(candidate.sources)}"),
-        ("score", f"{words.number(candidate.score)}, {difference}"),
+        ("score", f"{words.number(candidate.score)}, {_against(excess(candidate))}"),
         ("positive's score", words.number(candidate.positive_score)),
     ]
     if candidate.teacher is not None:
@@ -65,3 +64,9 @@ def _facts(candidate: Candidate) -> list[tuple[str, str]]:
         facts.append(("doubt", "teacher and model disagree on which is better"))
     became = "chosen to train on" if candidate.chosen else "kept"
     return [*facts, ("filters", f"removed: {candidate.removed}" if candidate.removed else became)]
+
+
+def _against(share: float) -> str:
+    if not share:
+        return "as the positive's"
+    return f"{100 * abs(share):.1f} % {'above' if share > 0 else 'below'} the positive's"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TextIO
 
 from rich.console import Console
@@ -33,8 +33,8 @@ def review_in_terminal(sitting: Sitting, console: Console, keys: Iterator[str]) 
         print_line(console, command)
 
 
-def keys_of(stream: TextIO) -> Iterator[str]:
-    """Keys as they are pressed in a terminal; from anything else the first letter of each line."""
+def keys_of(stream: TextIO) -> Generator[str]:
+    """Keys as they are pressed in a terminal, which is as before when this is closed; else each line's first letter."""
     if stream.isatty() and sys.platform != "win32":
         yield from _pressed(stream)
     else:
@@ -42,17 +42,14 @@ def keys_of(stream: TextIO) -> Iterator[str]:
             yield line.strip().lower()[:1]
 
 
-def _pressed(stream: TextIO) -> Iterator[str]:
+def _pressed(stream: TextIO) -> Generator[str]:
     import termios
     import tty
 
     before = termios.tcgetattr(stream)
     try:
-        while True:
-            tty.setcbreak(stream)
-            key = stream.read(1)
-            if key in ("", "\x04"):  # closed, or Ctrl-D
-                return
+        tty.setcbreak(stream)
+        while (key := stream.read(1)) not in ("", "\x04"):  # until it is closed, or Ctrl-D
             yield key.lower()
     finally:
         termios.tcsetattr(stream, termios.TCSADRAIN, before)
