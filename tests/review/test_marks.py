@@ -1,7 +1,7 @@
 import pytest
 
 from m3tune.retrieval.bm25 import tokenize
-from m3tune.review.marks import _WORD, FOLDED_CHARACTERS, SHOWN_CHARACTERS, show, words_of
+from m3tune.review.marks import _WORD, FOLDED_CHARACTERS, SHOWN_CHARACTERS, named, show, words_of
 
 
 def marked(text, query):
@@ -57,6 +57,10 @@ def test_invisible_characters_become_names():
     plain = "".join(part.text for part in show(text, ()).start if part.kind == "plain")
     assert plain == "abcde[31mfgh\u200di\nj\tk\nlm"
     plain.encode("utf-8")
+
+
+def test_short_texts_have_their_invisible_characters_named():
+    assert named("dense\x1b[31m, bm25\u202e") == "denseU+001B[31m, bm25RLO"
 
 
 def test_long_texts_are_folded_and_very_long_ones_cut():

@@ -61,8 +61,9 @@ def test_verdicts_outlive_mining_and_travel_as_jsonl(project, tmp_path):
         (PairVerdict("q99", "p1", "relevant", "a"), r"v\.jsonl, verdict 2: the data has no query 'q99'"),
         (PairVerdict("q1", "\ud800p", "relevant", "a"), r"v\.jsonl, verdict 2: the data has no passage '\\ud800p'"),
         (PairVerdict("q1", "p1", "relevant", ""), "says not whose it is"),
+        (PairVerdict("q1", "p1", "relevant", "\x1b[31manna"), "says not whose it is"),
     ],
-    ids=["query", "passage", "reviewer"],
+    ids=["query", "passage", "nobody", "escape"],
 )
 def test_a_verdict_on_unknown_texts_is_named_and_none_is_taken(project, tmp_path, verdict, said):
     file = tmp_path / "v.jsonl"

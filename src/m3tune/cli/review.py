@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from m3tune.review.sitting import Sitting
     from m3tune.types import Candidate
 
-_LONGEST_NAME = 80
-
 
 def review(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with mined candidates.")],
@@ -150,11 +148,13 @@ def _print_counts(counts: Mapping[str, int], of: str, as_json: bool) -> None:
 
 def _name(reviewer: str | None) -> str:
     """The reviewer's name, or that of who is logged in. Raises RecipeError."""
-    fix = f"say --reviewer with 1 to {_LONGEST_NAME} printable characters"
+    from m3tune.review.project import NAME, is_name
+
+    fix = f"say --reviewer and {NAME}"
     try:
         name = (getpass.getuser() if reviewer is None else reviewer).strip()
     except (KeyError, OSError):  # an account without a name, as in some containers
         raise RecipeError("nobody here has a name", where="--reviewer", fix=fix) from None
-    if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+    if not is_name(name):
         raise RecipeError("no name of a reviewer", where="--reviewer", fix=fix)
     return name

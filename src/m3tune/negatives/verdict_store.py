@@ -54,7 +54,9 @@ class VerdictStore:
                 connection.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise ArtifactError(
-                f"no verdicts can be kept here ({error})", where=file, fix="move the file away"
+                f"no verdicts can be kept here ({error})",
+                where=file,
+                fix="check who owns the folder, or move the file away",
             ) from None
 
     def add(self, verdict: PairVerdict) -> bool:
@@ -70,7 +72,7 @@ class VerdictStore:
         return True
 
     def take_back(self, verdict: PairVerdict) -> bool:
-        """Take back a reviewer's standing verdict, so that what he said of the pair before stands again, if anything.
+        """Take back a reviewer's standing verdict, so that what was said of the pair before, if anything, stands again.
 
         False where it does not stand any more, as after two presses of one key.
         """
@@ -138,7 +140,7 @@ def last_within(verdicts: Iterable[PairVerdict], pairs: Collection[tuple[str, st
 
 
 def _standing(connection: sqlite3.Connection, of: PairVerdict) -> tuple[int, PairVerdict | None]:
-    """The row and the verdict that the same reviewer has on the same pair, (0, None) where he has none."""
+    """The row and the verdict that the same reviewer has on the same pair, (0, None) where there is none."""
     row = connection.execute(
         f"SELECT id, {_COLUMNS} FROM given WHERE (kind, reviewer, query_id, passage_id) = (?, ?, ?, ?) "
         "ORDER BY id DESC LIMIT 1",

@@ -64,6 +64,11 @@ def show(text: str, words: Collection[str]) -> Shown:
     return Shown(list(_parts(seen[:fold], words)), list(_parts(seen[fold:], words)), len(text) - len(seen))
 
 
+def named(text: str) -> str:
+    """A short text with its invisible characters by name."""
+    return "".join(part.text for part in _visible(text))
+
+
 def words_of(text: str) -> frozenset[str]:
     """The words of a text by which BM25 finds it: without English stop words, CJK as pairs of characters."""
     return frozenset(tokenize([text[:SHOWN_CHARACTERS]])[0])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from m3tune.negatives.suspicion import excess, teacher_disagrees
 from m3tune.report import words
-from m3tune.review.marks import Shown, show, words_of
+from m3tune.review.marks import Shown, named, show, words_of
 from m3tune.review.project import Project
 from m3tune.types import Candidate
 
@@ -53,7 +53,7 @@ def _passage(project: Project, passage_id: str, asked: Collection[str]) -> Passa
 
 def _facts(candidate: Candidate) -> list[tuple[str, str]]:
     facts = [
-        ("rank", f"{candidate.rank:,} by {', '.join(candidate.sources)}"),
+        ("rank", f"{candidate.rank:,} by {named(', '.join(candidate.sources))}"),
         ("score", f"{words.number(candidate.score)}, {_against(excess(candidate))}"),
         ("positive's score", words.number(candidate.positive_score)),
     ]
@@ -63,7 +63,7 @@ def _facts(candidate: Candidate) -> list[tuple[str, str]]:
     if teacher_disagrees(candidate):
         facts.append(("doubt", "teacher and model disagree on which is better"))
     became = "chosen to train on" if candidate.chosen else "kept"
-    return [*facts, ("filters", f"removed: {candidate.removed}" if candidate.removed else became)]
+    return [*facts, ("filters", f"removed: {named(candidate.removed)}" if candidate.removed else became)]
 
 
 def _against(share: float) -> str:

@@ -21,6 +21,7 @@ from m3tune.negatives.verdicts import read_verdicts, write_verdicts
 from m3tune.types import Candidate, PairVerdict
 
 SHOWN = ("kept", "removed", "all")
+NAME = "a name of printable characters"
 _DATA, _NEGATIVES, _REVIEW = "data", "negatives", "review"  # folders of a run; the last holds what people have said
 
 
@@ -102,8 +103,8 @@ class Project:
                 raise DataError(f"the data has no query {excerpt(verdict.query_id)}", where=where, fix=fix)
             if verdict.passage_id not in self.collection.passages:
                 raise DataError(f"the data has no passage {excerpt(verdict.passage_id)}", where=where, fix=fix)
-            if not verdict.reviewer:
-                raise DataError("the verdict says not whose it is", where=where, fix='add "reviewer"')
+            if not is_name(verdict.reviewer):
+                raise DataError("the verdict says not whose it is", where=where, fix=f'"reviewer": {NAME}')
 
     @cached_property
     def _sample_file(self) -> Path:
@@ -132,3 +133,8 @@ def open_project(run: Path, data: Path | None = None, negatives: Path | None = N
             )
     unknown = tuple(c for c in candidates if c.passage_id not in collection.positives.get(c.query_id, ()))
     return Project(run, collection, unknown, VerdictStore(run / _REVIEW / "verdicts.sqlite"))
+
+
+def is_name(reviewer: str) -> bool:
+    """Whether this can be a reviewer's name: it is shown in terminals, so it holds no controls and no line breaks."""
+    return bool(reviewer.strip()) and reviewer.isprintable()

@@ -72,21 +72,24 @@ def print_results(console: Console, found: dict[str, Any]) -> None:
 
 def _print_estimate(console: Console, name: str, of: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(f"judged by {name}"), title_justify="left")
-    for column in ("rank", "score", "filters", "candidates", "judged", "unsure", "relevant", "rate, 95 % interval"):
-        table.add_column(column, justify="left" if column in ("rank", "score", "filters") else "right", no_wrap=True)
+    for column in ("rank", "score", "filters", "pairs", "drawn", "relevant", "rate, 95 % interval"):
+        is_name = column in ("rank", "score", "filters")
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=not is_name)
     for band in of["bands"]:
-        judged = band["relevant"] + band["not_relevant"]
         table.add_row(
             Text(band["rank"]),
             Text(band["score"]),
             "removed" if band["removed"] else "kept",
             f"{band['size']:,}",
-            f"{judged:,} of {band['drawn']:,}",
-            f"{band['unsure']:,}",
-            f"{band['relevant']:,}",
+            f"{band['drawn']:,}",
+            f"{band['relevant']:,} of {band['relevant'] + band['not_relevant']:,}",
             Text(percent(Rate(*band["rate"]))),
         )
     console.print(table)
+    drawn, relevant, other, unsure = (
+        sum(band[key] for band in of["bands"]) for key in ("drawn", "relevant", "not_relevant", "unsure")
+    )
+    print_line(console, f"{relevant + other:,} of {drawn:,} drawn pairs are judged, {unsure:,} more are unsure")
     for key, meaning in _RATES.items():
         print_line(console, f"{meaning}: {percent(Rate(*of[key]))}")
 
