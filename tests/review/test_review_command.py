@@ -18,6 +18,7 @@ import urllib.request
 import pytest
 
 from m3tune import cli
+from m3tune.negatives.table import write_candidates
 from m3tune.negatives.verdict_store import VerdictStore
 from m3tune.negatives.verdicts import read_verdicts
 from m3tune.review.project import open_project
@@ -249,6 +250,17 @@ def test_export_and_import(m3tune, monkeypatch, run, tmp_path):
     code, out, _ = m3tune("review", other, "--import", tmp_path / "v.jsonl", "--json")
     assert (code, json.loads(out)) == (cli.FINE, {"added": 3, "known": 0, "older": 0})
     assert standing(other) == standing(run)
+
+
+def test_no_candidates_are_no_error_but_no_estimate_either(m3tune, monkeypatch, run):
+    write_candidates([], run / "negatives")
+    code, out, _ = at_terminal(m3tune, monkeypatch, run, ["r"])
+    assert code == cli.FINE
+    assert "0 of 0 judged" in out
+    assert m3tune("review", run, "--results")[0] == cli.FINE
+    code, _, err = m3tune("review", run, "--estimate", "10")
+    assert code == cli.USER_ERROR
+    assert "there are no candidates to draw from" in err
 
 
 @pytest.mark.parametrize(
