@@ -65,7 +65,7 @@ def review(run: Path, browser: Chromium, pictures: Path) -> None:
     print(f"killed after {KILLED_AFTER}: {len(stored(run))} verdicts on disk", flush=True)
     with served(run) as (server, url):
         browser.open(url)
-        browser.until("document.title.split(' ')[1]", str(KILLED_AFTER))
+        wait_for(browser, KILLED_AFTER)
         browser.press("z")
         press_all(browser, keys[KILLED_AFTER - 1 :], already=KILLED_AFTER - 1)
         take_pictures(browser, pictures, "later")
@@ -92,9 +92,14 @@ def served(run: Path) -> Iterator[tuple[subprocess.Popen, str]]:
 
 def press_all(browser: Chromium, keys: list[str], already: int) -> None:
     for number, key in enumerate(keys, start=already):
-        browser.until("document.readyState == 'complete' && document.title.split(' ')[1]", str(number))
+        wait_for(browser, number)
         browser.press(key)
-    browser.until("document.title.split(' ')[1]", str(already + len(keys)))
+    wait_for(browser, already + len(keys))
+
+
+def wait_for(browser: Chromium, judged: int) -> None:
+    """Until the page says that so many are judged, and has its script, without which a key presses nothing."""
+    browser.until("document.readyState == 'complete' && document.title.split(' ')[1]", str(judged))
 
 
 def take_pictures(browser: Chromium, folder: Path, name: str) -> None:
