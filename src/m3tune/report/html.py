@@ -38,10 +38,10 @@ def write_page(page: Path, text: str) -> None:
     os.replace(beside, page)
 
 
-def environment() -> Environment:
-    """Where templates are, and the words that they use."""
+def environment(package: str = "m3tune.report") -> Environment:
+    """The templates that lie in a package, and the words that they use."""
     made = Environment(
-        loader=PackageLoader("m3tune.report", ""),
+        loader=PackageLoader(package, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
