@@ -65,3 +65,39 @@ def test_products_are_of_the_picked_precision_inside_autocast():
         assert (a @ a).dtype == torch.bfloat16
     with autocast(CPU, torch.float32):
         assert (a @ a).dtype == torch.float32
+
+
+def test_an_emulated_bfloat16_is_given_up_after_a_small_product(monkeypatch):
+    asked = []
+
+    def product(dtype, rows, repeats=5):
+        asked.append(rows)
+        return 100.0 if dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(machine, "_product_seconds", product)
+    machine._cpu_bfloat16_speedup.cache_clear()
+    assert machine._cpu_bfloat16_speedup() == 0.01
+    assert set(asked) == {machine._FEW_ROWS}
+    machine._cpu_bfloat16_speedup.cache_clear()
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("150000 100000\n", 1.5), ("max 100000\n", 3), (None, 3)])
+def test_processors_are_those_it_is_bound_to_within_a_containers_quota(monkeypatch, tmp_path, quota, expected):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(machine, "_CPU_QUOTA", tmp_path / "cpu.max")
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota)
+    assert machine._processors() == expected
+
+
+def test_threads_are_no_more_than_processors_unless_a_person_said_how_many(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(machine.torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(machine, "_processors", lambda: 1.5)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    machine._fit_threads.__wrapped__()
+    assert set_to == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    machine._fit_threads.__wrapped__()
+    assert set_to == [2]

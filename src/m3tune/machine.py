@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import functools
+import math
+import os
 import time
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-_WORTHWHILE_SPEEDUP = 1.3
+_WORTHWHILE_SPEEDUP, _HOPELESS = 1.3, 0.2
+_FEW_ROWS, _ROWS = 8, 512
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def pick_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """The accelerator where there is one, else the CPU with no more threads than it has processors for us."""
+    _fit_threads()
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+@functools.cache
+def _fit_threads() -> None:
+    """In a container torch would start a thread for each processor of the host; they would wait for one another."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), math.ceil(_processors()))))
+
+
+def _processors() -> float:
+    """Processors that this process may use: those it is bound to, within the quota of a container."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        return min(bound, int(quota) / int(period))
+    except (OSError, ValueError):  # no container, or "max"
+        return bound
 
 
 def pick_precision(wanted: Precision, device: torch.device) -> torch.dtype:
@@ -48,13 +71,18 @@ def wait_for(device: torch.device) -> None:
 def _cpu_bfloat16_speedup() -> float:
     """float32 time over bfloat16 time of a product the size of a small encoder's. Takes a few hundredths of a second.
 
-    Measured rather than read off the processor's name: emulated bfloat16 is far slower than float32.
+    Measured rather than read off the processor's name: emulated bfloat16 is far slower than float32, hundreds of times
+    on some, so a small product is tried first.
     """
-    return _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
+    for rows in (_FEW_ROWS, _ROWS):
+        speedup = _product_seconds(torch.float32, rows) / _product_seconds(torch.bfloat16, rows)
+        if speedup < _HOPELESS:
+            break
+    return speedup
 
 
-def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
-    a = torch.ones(512, 512, dtype=dtype)
+def _product_seconds(dtype: torch.dtype, rows: int, repeats: int = 5) -> float:
+    a = torch.ones(rows, 512, dtype=dtype)
     b = torch.ones(512, 1024, dtype=dtype)
     a @ b
     times = []
