@@ -36,7 +36,7 @@ RANKS = {
 }
 
 
-def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, health=None):
+def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, health=None, why_base="no gain"):
     """A run folder as the pipeline leaves it, with one relevant passage a query at the ranks of `kind`."""
     recipe = build_recipe(
         {
@@ -51,7 +51,7 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, he
     ids = [f"q{i}" for i in range(QUERIES)]
     base_ranks, tuned_ranks = RANKS[kind]
     base = make_evaluation("base", collection, ids, base_ranks, config)
-    tuned = make_evaluation("tuned", collection, ids, tuned_ranks, config) if chosen == "tuned" else base
+    tuned = make_evaluation("tuned", collection, ids, tuned_ranks, config) if chosen != "base" else base
     clusters = document_groups(collection.qrels(ids), collection.canonical_passage)
     comparison = compare(base.per_query, tuned.per_query, clusters, config)
     word = verdict(comparison, config.no_worse_margin)
@@ -82,18 +82,44 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, he
         if "loss" in line:
             line |= health(line["step"]) if health else {}
     (folder / "train" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (folder / "select").mkdir()
     write_manifest(folder / "train", {"queries": 12, "queries_cut": 1, "passages_cut": 2}, 3700)
-    selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen == "tuned" else 0.7, "tuned": 0.61}
+    selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen != "base" else 0.7, "tuned": 0.61}
     selection |= {"checkpoint": 5, "steps": 10, "head": "dense", "base_head": "dense", "best_checkpoint": 0.61}
-    write_json(folder / "train" / "selection.json", selection)
+    selection |= selection_of(chosen, why_base)
+    write_json(folder / "select" / "selection.json", selection)
+    write_manifest(folder / "select", {"candidates": 3}, 20)
     save_evaluations(folder / "tuned", [tuned])
     write_manifest(folder / "tuned", {}, 70)
     write_json(folder / "comparison.json", [as_row(item) for item in comparison.metrics])
     result = {key: getattr(main, key) for key in ("metric", "base", "tuned", "difference", "p_value", "queries")}
-    delivered = "base" if chosen == "base" or word == "worse" else "tuned"
+    delivered = "base" if word == "worse" else chosen
     result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5, "head": "dense"}
     write_json(folder / "verdict.json", result)
     return folder
+
+
+def selection_of(chosen, why_base, retention=None):
+    """What the selection stage adds to selection.json."""
+    fates = dict.fromkeys(("base", "merged 0.7", "tuned"), "further") | {"base": "base", chosen: "chosen"}
+    rows = [
+        {
+            "name": name,
+            "alpha": alpha,
+            "dev": 0.5 + 0.1 * alpha,
+            "distance": 0.2 * alpha,
+            "query_cosine": 1 - 0.1 * alpha,
+            "retention": retention and retention[alpha],
+            "fate": fates[name],
+            "p_value": 0.01 if alpha else None,
+        }
+        for name, alpha in (("base", 0), ("merged 0.7", 0.7), ("tuned", 1))
+    ]
+    return {
+        "chosen": chosen, "why_base": why_base if chosen == "base" else None, "noise": 0.32, "candidates": rows,
+        "retention_tolerance": 0.02,
+        "retention": retention and {"data": "data/general", "queries": 100, "passages": 900},
+    }  # fmt: skip
 
 
 def make_collection(texts):
@@ -174,7 +200,7 @@ def test_gather_equals_the_artefacts(better):
     bm25 = json.loads((better / "bm25" / "metrics.json").read_text())["dense"]
     assert data["metrics"] == [row | {"bm25": bm25[row["metric"]]} for row in rows]
     assert data["recipe"] == (better / "resolved.toml").read_text()
-    assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "tuned": 70}
+    assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "select": 20, "tuned": 70}
     assert data["versions"] == {"python": "3.11.2", "m3tune": "0.1.0"}
     assert data["data"]["counts"]["test"] == QUERIES
     assert data["data"]["base_counts"]["passages_cut"] == 56
@@ -497,7 +523,8 @@ def with_heads(tmp_path):
     ])  # fmt: skip
     point = {"shares": {"dense": 0.3, "sparse": 0.7}, "weights": {"dense": 0.1, "sparse": 0.9}, "value": 0.625}
     tuning = {"metric": "nDCG@10", "default": point | {"value": 0.5}, "best": point, "grid": [point, point]}
-    write_json(folder / "train" / "hybrid.json", tuning)
+    (folder / "select" / "tuned").mkdir()
+    write_json(folder / "select" / "tuned" / "hybrid.json", tuning)
     return folder
 
 

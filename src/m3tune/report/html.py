@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from m3tune.artifact import write_json
 from m3tune.report import words
-from m3tune.report.charts import Interval, forest_plot, line_chart
+from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
 from m3tune.report.gather import cut, gather
 
@@ -56,6 +56,7 @@ def environment() -> Environment:
         "head": words.head,
         "duration": words.duration,
         "summary": words.summary,
+        "fate": words.fate,
         "cut": cut,
     }
     return made
@@ -72,6 +73,7 @@ def render(data: Mapping[str, Any]) -> str:
         "words_win": words.words_win(data),
         "measured_by": words.measured_by(data),
         "delivered": words.delivered(data),
+        "rule": words.rule(data["selection"]),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
         "multiples": small_multiples(data["training"]["health"]),
         "shares": [(head, Markup(svg)) for head, svg in _share_charts(data).items()],
@@ -89,6 +91,7 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
     return {
         "forest": forest_plot(intervals, title="Difference with 95 % interval", x_label="tuned minus base"),
         "heads": forest_plot(compared, title="Difference with 95 % interval", x_label=f"difference of {main}"),
+        "pareto": _pareto(data["selection"]),
         "loss": line_chart(training["loss"], title="Loss", x_label="optimizer step"),
         "learning_rate": line_chart(training["learning_rate"], title="Learning rate", x_label="optimizer step"),
         "dev": line_chart(
@@ -100,6 +103,20 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
             dots=True,
         ),
     }
+
+
+def _pareto(selection: Mapping[str, Any]) -> str:
+    """Development against retention metric of every candidate; empty where there is no retention data."""
+    if not selection["retention"]:
+        return ""
+    base, metric = selection["candidates"][0], selection["metric"]
+    floor = base["retention"] * (1 - selection["retention_tolerance"])
+    marks = [
+        Mark(row["name"], row["dev"], row["retention"], row["name"] == selection["chosen"])
+        for row in selection["candidates"]
+    ]
+    labels = (f"development {metric}", f"retention {metric}")
+    return scatter_plot(marks, title="What is gained and lost", labels=labels, reference=(floor, "tolerance"))
 
 
 def _share_charts(data: Mapping[str, Any]) -> dict[str, str]:
