@@ -61,7 +61,7 @@ def test_with_any_difference_taken_for_real_the_highest_is_chosen():
 
 @pytest.mark.parametrize("gain", [0.0, -0.1])
 def test_what_does_not_gain_leaves_the_base(gain):
-    choice = chosen(contender(0), contender(0.5, gain), contender(1, -0.2))
+    choice = chosen(contender(0), contender(0.5, gain, spread=0), contender(1, -0.2))
     assert choice.name == "base"
     assert choice.fates == {"base": "chosen", "merged 0.5": "no gain", "tuned": "no gain"}
     assert why_base(choice) == "no gain"
