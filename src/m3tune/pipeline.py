@@ -15,6 +15,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
                   several against each other; hybrid.json in base/ and select/*/ how the hybrid's weights were tuned
     vectors/      passages' vectors while they are measured, where they do not fit in memory
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
+    run.json      what the run depended on and where it was made: fingerprints, versions, machine, precision
     report.html   the same for people
 """
 
@@ -54,6 +55,7 @@ from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.preparation import Say, prepare
 from m3tune.recipe import to_toml
+from m3tune.record import record_run
 from m3tune.report import words
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
@@ -99,6 +101,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     measure_tuned(folder, recipe, prepared, say)
     result = judge(folder, recipe, prepared)
     deliver(folder, recipe, result)
+    record_run(folder, recipe)
     write_report(folder)
     return result
 
@@ -256,7 +259,7 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
 def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
     """Compare the chosen model with the base and say what follows.
 
-    Writes comparison.json and verdict.json and, where the chosen model has several heads, heads.json.
+    Writes comparison.json, verdict.json and heads.json.
     """
     selection = read_json(folder / "select" / "selection.json")
     base_head = selection["base_head"]
@@ -280,7 +283,7 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
         head=head,
     )
     write_json(folder / "comparison.json", [asdict(item) for item in comparison.metrics])
-    write_json(folder / HEADS, _compare_heads(folder, recipe, prepared))
+    write_json(folder / HEADS, _compare_heads(folder, recipe, prepared, head))
     write_json(folder / "verdict.json", asdict(result))
     return result
 
@@ -419,22 +422,23 @@ def _tuned_weights(
     return tuning.best.weights
 
 
-def _compare_heads(folder: Path, recipe: Recipe, prepared: Prepared) -> list[dict[str, Any]]:
-    """The chosen model's heads against each other and against BM25; nothing where it has one head.
+def _compare_heads(folder: Path, recipe: Recipe, prepared: Prepared, decides: str) -> list[dict[str, Any]]:
+    """The chosen model's heads against each other and against BM25; where it has one head, against BM25 alone.
 
     Each item has `first`, `second` (the model and its head) and `metrics`, rows as in comparison.json whose `base` is
     the first and `tuned` the second.
     """
     found = {evaluation.head: evaluation for evaluation in load_evaluations(folder / "tuned")}
-    if HYBRID not in found:
-        return []
     if recipe.evaluate.bm25:
         found["bm25"] = load_evaluation(folder / "bm25", "bm25")
-    pairs = [("dense", HYBRID), ("bm25", HYBRID), ("dense", RRF), ("bm25", "dense"), ("dense", "sparse")]
-    pairs += [("dense", "multi"), ("bm25", "sparse")]
-    compared = [(found[first], found[second]) for first, second in pairs if first in found and second in found]
+    pairs = [("bm25", decides)]
+    if HYBRID in found:
+        pairs = [("dense", HYBRID), ("bm25", HYBRID), ("dense", RRF), ("bm25", "dense"), ("dense", "sparse"),
+                 ("dense", "multi"), ("bm25", "sparse"), *pairs]  # fmt: skip
+    pairs = [pair for pair in dict.fromkeys(pairs) if set(pair) <= found.keys()]
+    compared = [(found[first], found[second]) for first, second in pairs]
     before = {evaluation.head: evaluation for evaluation in load_evaluations(folder / "base")}
-    if "dense" in before and "dense" in found:
+    if HYBRID in found and "dense" in before and "dense" in found:
         compared.insert(0, (before["dense"], found["dense"]))
     return [
         {

@@ -37,7 +37,7 @@ for command in (
     measure.evaluate, measure.compare,
     use.encode, use.search,
     models.merge,
-    job.report,
+    job.report, job.replay,
 ):  # fmt: skip
     app.command()(command)
 

@@ -69,12 +69,14 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "queries_needed": _queries_needed(verdict, base, tuned, qrels, collection),
         "metrics": _metric_table(run_folder, recipe),
         "heads": _heads(run_folder, verdict["metric"]),
+        "against_bm25": _against_bm25(run_folder, verdict),
         "hybrid": _optional_json(_folder_of_chosen(run_folder, selection["chosen"]) / WEIGHTS) or None,
         "training": _training(run_folder / "train", selection),
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
         "data": _data(run_folder, recipe, manifests),
         "model": recipe.model.path,
+        "model_fingerprint": manifests["base"].get("inputs", {}).get("model"),
         "recipe": (run_folder / "resolved.toml").read_text(encoding="utf-8"),
         "versions": _versions(manifests.values()),
         "seconds": {stage: manifest["seconds"] for stage, manifest in manifests.items() if "seconds" in manifest},
@@ -115,6 +117,18 @@ def _heads(run_folder: Path, metric: str) -> dict[str, Any] | None:
             if row["metric"] == metric
         ],
     }
+
+
+def _against_bm25(run_folder: Path, verdict: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The main metric of the chosen model compared with BM25's, where both were measured."""
+    rows = (
+        row
+        for pair in _optional_json(run_folder / HEADS) or ()
+        if (pair["first"]["head"], pair["second"]["head"]) == ("bm25", verdict["head"])
+        for row in pair["metrics"]
+        if row["metric"] == verdict["metric"]
+    )
+    return next(rows, None)
 
 
 def _queries_needed(
@@ -239,6 +253,8 @@ def _data(run_folder: Path, recipe: Recipe, manifests: Mapping[str, Mapping[str,
     counts = manifests["data"].get("counts", {})
     return {
         "path": recipe.data.path,
+        "fingerprint": manifests["data"].get("inputs", {}).get("source"),
+        "protocol": _optional_json(run_folder / "data" / "split.json").get("protocol"),
         "counts": counts,
         "shared": [
             {"side": side, "other": other, "how": how, "queries": counts[f"{side}_{how}_{other}"]}

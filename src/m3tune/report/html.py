@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from m3tune.artifact import write_json
 from m3tune.report import words
+from m3tune.report.card import write_card
 from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
-from m3tune.report.gather import cut, gather
+from m3tune.report.gather import gather
+from m3tune.report.page import environment, write_page
 
 _TEMPLATE = "template.html.j2"
 
@@ -22,44 +22,15 @@ _TEMPLATE = "template.html.j2"
 def write_report(run_folder: Path) -> Path:
     """Write `report.html`, and `report.json` with the same facts, into a finished run; returns the page's path.
 
-    Raises ArtifactError or DataError where `run_folder` is not a finished run.
+    The delivered model gets its card. Raises ArtifactError or DataError where `run_folder` is not a finished run.
     """
     data = gather(run_folder)
     write_json(run_folder / "report.json", data)
     page = run_folder / "report.html"
     write_page(page, render(data))
+    if (run_folder / "model").is_dir():
+        write_card(run_folder / "model", data)
     return page
-
-
-def write_page(page: Path, text: str) -> None:
-    """Write a page, whole or not at all."""
-    beside = page.with_name(page.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, page)
-
-
-def environment() -> Environment:
-    """Where templates are, and the words that they use."""
-    made = Environment(
-        loader=PackageLoader("m3tune.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "number": words.number,
-        "signed": words.signed,
-        "interval": words.interval,
-        "p_value": words.p_value,
-        "rank": words.rank,
-        "head": words.head,
-        "duration": words.duration,
-        "summary": words.summary,
-        "fate": words.fate,
-        "cut": cut,
-    }
-    return made
 
 
 def render(data: Mapping[str, Any]) -> str:
