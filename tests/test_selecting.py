@@ -170,7 +170,7 @@ def test_a_merge_that_is_best_on_development_data_is_chosen_judged_and_delivered
     code, out, _ = m3tune("run", copied / "resolved.toml", *[part for a in arguments for part in ("--set", a)])
     assert code == 0
     assert f"delivered: checkpoint {expected.checkpoint} merged 0.1" in out
-    assert "base and tuned model merged 0.1" in (copied / "report.html").read_text()
+    assert "holds the merge of base and tuned model at 0.1." in (copied / "report.html").read_text()
 
 
 @pytest.mark.parametrize("wrong", ["learning rate", "labels"])

@@ -115,7 +115,7 @@ def test_the_code_of_peers_runs_and_gives_the_same_vectors(dense_run, word):
     run, _ = dense_run
     code = code_of((run / "model" / CARD).read_text(), word).replace("THIS_FOLDER", str(run / "model"))
     code = code.replace('"..."', '"c01 r02 r03"').replace(
-        "FlagModel(\n", 'FlagModel(\n    devices="cpu", use_fp16=False,\n'
+        "pooling_method", 'devices="cpu", use_fp16=False, pooling_method'
     )
     names: dict = {}
     exec(code, names)

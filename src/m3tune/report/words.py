@@ -72,11 +72,13 @@ def fate(candidate: Mapping[str, Any]) -> str:
 
 def rule(selection: Mapping[str, Any]) -> str:
     """How the selection chose."""
-    forgetful = f", loses at most {100 * selection['retention_tolerance']:g} % of its {selection['metric']} on the "
+    kept = ""
+    if selection["retention"]:
+        tolerance = f"{100 * selection['retention_tolerance']:g} %"
+        kept = f", loses at most {tolerance} of the base's {selection['metric']} on the retention data"
     return (
-        f"Chosen is the candidate nearest to the base that beats it by more than noise (p ≤ "
-        f"{selection['noise']:g})" + (f"{forgetful}retention data" if selection["retention"] else "") + " and is not "
-        "behind the best such one by more than noise."
+        "Chosen is the candidate nearest to the base that beats it on development data by more than noise (p ≤ "
+        f"{selection['noise']:g}){kept} and is not behind the best such candidate by more than noise."
     )
 
 
@@ -136,8 +138,14 @@ def meaning(data: Mapping[str, Any]) -> str:
         size=number(abs(verdict["difference"])),
         interval=interval(verdict["ci95"]),
         margin=number(data["no_worse_margin"]),
-        model="the tuned model" if data["chosen"] == "tuned" else f"base and tuned model {data['chosen']}",
+        model=_model(data["selection"]),
     )
+
+
+def _model(selection: Mapping[str, Any]) -> str:
+    """What model/ holds, where that is not the base."""
+    whole = selection["alpha"] == 1
+    return "the tuned model" if whole else f"the merge of base and tuned model at {selection['alpha']:g}"
 
 
 def next_step(data: Mapping[str, Any]) -> str:
