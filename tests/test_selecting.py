@@ -59,8 +59,8 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "run")
 
 
-def again(folder, *overrides, said=None):
-    recipe = load_recipe(folder / "resolved.toml", [f"output={folder}", *overrides])
+def again(folder, *overrides, said=None, of=None):
+    recipe = load_recipe((of or folder) / "resolved.toml", [f"output={folder}", *overrides])
     return pipeline.run(recipe, (said if said is not None else []).append)
 
 
@@ -253,7 +253,7 @@ def test_another_text_of_the_retention_data_chooses_anew(copied, tmp_path, monke
     assert calls == []
     write_llamaindex(general, tiny_collection(seed=3))
     again(copied, f"select.retention={general}")
-    assert ("base", ("dev",)) in calls
+    assert ("base", ("retention",)) in calls
 
 
 def test_few_queries_and_passages_are_drawn_the_same_each_time_with_what_answers_them():
@@ -276,6 +276,9 @@ def test_retention_data_without_judgments_is_refused_and_nothing_is_left(copied,
     with pytest.raises(DataError, match=r"select.retention: no query has a relevant passage"):
         again(copied, f"select.retention={tmp_path / 'notes'}")
     assert (copied / "select").is_dir(), "the finished stage of the former rule still stands"
+    with pytest.raises(DataError, match="does not exist"):
+        again(tmp_path / "fresh", "select.retention=./nowhere", of=copied)
+    assert not (tmp_path / "fresh" / "base").exists(), "it shows before anything is trained"
 
 
 # --- what is cut off

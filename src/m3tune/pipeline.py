@@ -94,6 +94,8 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(recipe.data, folder / "data", say)
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
+    if not (folder / "select").is_dir():
+        selecting.retention_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data
     measure_words(folder, recipe, prepared)
     measure_base(folder, recipe, prepared, say)
     tune(folder, recipe, prepared, say)
@@ -222,7 +224,7 @@ def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) 
     with writing(folder / "select", key, keep_partial=True) as (partial, counts), _vectors(folder, "select") as place:
         contest = selecting.Contest(
             recipe,
-            selecting.Ground(prepared.collection, dev, tuple(read_json(folder / "base" / "dev_corpus.json"))),
+            selecting.Ground("dev", prepared.collection, dev, tuple(read_json(folder / "base" / "dev_corpus.json"))),
             selecting.retention_ground(recipe.select, recipe.data.seed, say),
             load_evaluation(folder / "base" / "dev", trained["base_head"]),
             trained["head"],

@@ -36,8 +36,9 @@ FIGURES = "contender.json"
 
 @dataclass(frozen=True)
 class Ground:
-    """Some queries, and the passages that they are searched among."""
+    """Some queries, and the passages that they are searched among; `name` is dev or retention."""
 
+    name: str
     collection: Collection
     query_ids: Sequence[str]
     passage_ids: Sequence[str]
@@ -87,18 +88,19 @@ def retention_ground(config: SelectConfig, seed: int, say: Say) -> Ground | None
     kept = {passage_id for query_id in query_ids for passage_id in collection.grades[query_id]}
     others = [passage_id for passage_id in collection.passages if passage_id not in kept]
     kept.update(_drawn(others, max(0, config.retention_passages - len(kept)), generator))
-    return Ground(collection, query_ids, [passage_id for passage_id in collection.passages if passage_id in kept])
+    return Ground(
+        "retention", collection, query_ids, [passage_id for passage_id in collection.passages if passage_id in kept]
+    )
 
 
 def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -> list[dict[str, Any]]:
     """Measure every contender into `folder`, the base first and the checkpoint last; returns their figures.
 
-    `tuned` ends as the last of them, the checkpoint. Where training left the shared weights as they were there is
-    nothing to merge.
+    `tuned` becomes one after the other. Where training left the shared weights as they were there is nothing to merge.
     """
     vectors = _query_vectors(base, contest)
     rows = [_of_base(base, contest, folder / folder_of(BASE))]
-    base_weights, tuned_weights = weights_of(base), weights_of(tuned)
+    base_weights, tuned_weights = weights_of(base.cpu()), weights_of(tuned)  # the device is for one model at a time
     far = distance(base_weights, tuned_weights)
     alphas = sorted({*(contest.recipe.select.alphas if far else ()), 1.0})
     for alpha in alphas:
@@ -110,8 +112,29 @@ def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -
     return rows
 
 
-def selection_of(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Contest) -> dict[str, Any]:
-    """For selection.json: who was chosen and why, by which rule, and the figures and fate of every contender."""
+def decide(
+    rows: Sequence[Mapping[str, Any]], contest: Contest, clusters: Mapping[str, int], folder: Path
+) -> dict[str, Any]:
+    """Choose between the contenders that `run_contest` measured into `folder`.
+
+    Returns for selection.json who was chosen and why, by which rule, and the figures and fate of every contender.
+    """
+    metric = contest.recipe.evaluate.main_metric
+    contenders = [Contender(BASE, 0.0, contest.base_dev.per_query[metric], rows[0]["retention"])]
+    for row in rows[1:]:
+        dev = load_evaluation(folder / folder_of(row["name"]), contest.head).per_query[metric]
+        contenders.append(Contender(row["name"], row["alpha"], dev, row["retention"]))
+    choice = choose(contenders, clusters, contest.recipe.select, contest.recipe.evaluate)
+    return _as_json(rows, choice, contest)
+
+
+def in_words(selection: Mapping[str, Any]) -> str:
+    """One line for a person: every contender's development metric, and who was chosen."""
+    figures = ", ".join(f"{row['name']} {row['dev']:.4f}" for row in selection["candidates"])
+    return f"dev {selection['metric']}: {figures}; chosen: {selection['chosen']}"
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Contest) -> dict[str, Any]:
     config, retention = contest.recipe.select, contest.retention
     chosen = next(row for row in rows if row["name"] == choice.name)
     measured = None
@@ -131,25 +154,6 @@ def selection_of(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Con
             {**row, "fate": choice.fates[row["name"]], "p_value": choice.p_values.get(row["name"])} for row in rows
         ],
     }
-
-
-def decide(
-    rows: Sequence[Mapping[str, Any]], contest: Contest, clusters: Mapping[str, int], folder: Path
-) -> dict[str, Any]:
-    """Choose between the contenders that `run_contest` measured into `folder`; what `selection_of` says of it."""
-    metric = contest.recipe.evaluate.main_metric
-    contenders = [Contender(BASE, 0.0, contest.base_dev.per_query[metric], rows[0]["retention"])]
-    for row in rows[1:]:
-        dev = load_evaluation(folder / folder_of(row["name"]), contest.head).per_query[metric]
-        contenders.append(Contender(row["name"], row["alpha"], dev, row["retention"]))
-    choice = choose(contenders, clusters, contest.recipe.select, contest.recipe.evaluate)
-    return selection_of(rows, choice, contest)
-
-
-def in_words(selection: Mapping[str, Any]) -> str:
-    """One line for a person: every contender's development metric, and who was chosen."""
-    figures = ", ".join(f"{row['name']} {row['dev']:.4f}" for row in selection["candidates"])
-    return f"dev {selection['metric']}: {figures}; chosen: {selection['chosen']}"
 
 
 def _of_base(base: Encoder, contest: Contest, place: Path) -> dict[str, Any]:
@@ -176,8 +180,8 @@ def _measure(
     """Measure one merge, or the checkpoint, into `place`; its figures are written last."""
     name, metric = name_of(alpha), contest.recipe.evaluate.main_metric
     place.mkdir(parents=True, exist_ok=True)
-    measured = _searched(encoder, name, contest.dev, contest)
-    searched = measured.searched["dev"]
+    measured = _measured(encoder, name, contest.dev, contest)
+    searched = measured.searched[contest.dev.name]
     weights = contest.weigh(searched, place)
     evaluations = searched.evaluations(weights)
     save_evaluations(place, evaluations)
@@ -188,7 +192,7 @@ def _measure(
         "alpha": alpha,
         "dev": mean(decisive.per_query)[metric],
         "distance": far,
-        "query_cosine": _mean_cosine(base_vectors, measured.queries["dev"].dense),
+        "query_cosine": _mean_cosine(base_vectors, measured.queries[contest.dev.name].dense),
         "retention": kept,
         "weights": _of_several(encoder, weights),
     }
@@ -206,15 +210,15 @@ def _retention(
     """The mean of the main metric on retention data, where there is any."""
     if contest.retention is None:
         return None
-    searched = _searched(encoder, name, contest.retention, contest).searched["dev"]
-    evaluation = searched.evaluation(head, weights)
+    measured = _measured(encoder, name, contest.retention, contest)
+    evaluation = measured.searched[contest.retention.name].evaluation(head, weights)
     save_evaluations(place / "retention", [evaluation])
     return mean(evaluation.per_query)[contest.recipe.evaluate.main_metric]
 
 
-def _searched(encoder: Encoder, name: str, ground: Ground, contest: Contest) -> Measured:
+def _measured(encoder: Encoder, name: str, ground: Ground, contest: Contest) -> Measured:
     config, precision = contest.recipe.evaluate, contest.recipe.train.precision
-    sets = {"dev": ground.query_ids}
+    sets = {ground.name: ground.query_ids}
     return measure_encoder(
         encoder, name, ground.collection, ground.passage_ids, sets, config, precision, None, contest.place
     )

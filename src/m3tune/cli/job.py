@@ -92,7 +92,8 @@ def replay(
     from m3tune.replaying import replay
     from m3tune.report.terminal import print_replay
 
-    folder = output or run_folder.with_name(run_folder.name + "-replay")
+    home = run_folder.resolve()
+    folder = output or home.with_name(home.name + "-replay")
     with console.progress(as_json):
         found = replay(run_folder, folder, console.say_unless(as_json))
     if as_json:
