@@ -325,3 +325,18 @@ def test_each_contender_gets_hybrid_weights_of_its_own_and_new_heads_stay(place,
         assert read_json(folder / "model" / "m3tune.json")["hybrid_weights"] == selection["weights"]
     trained, _ = load_encoder(ModelConfig(path=str(folder / "train" / "model")))
     assert torch.equal(encoder.linear("multi").weight, trained.linear("multi").weight)
+
+
+def test_a_merge_between_models_that_share_no_head_is_made_and_measured(place, tmp_path):
+    """The base is measured by its dense head, since it has not been taught the only one that is trained."""
+    recipe = tables(place, tmp_path / "run", alphas=[0.6])
+    recipe["model"] |= {"heads": ["sparse"], "new_heads": ["sparse"]}
+    recipe = build_recipe(recipe)
+    pipeline.run(recipe)
+    rows = selection_in(tmp_path / "run")["candidates"]
+    assert [row["name"] for row in rows] == ["base", "merged 0.6", "tuned"]
+    assert [row["query_cosine"] for row in rows] == [1.0, None, None]
+    forced = selection_in(tmp_path / "run") | {"chosen": "merged 0.6", "alpha": 0.6}
+    (tmp_path / "run" / "select" / "selection.json").write_text(json.dumps(forced))
+    encoder = pipeline._chosen_encoder(tmp_path / "run", recipe)
+    assert encoder.settings.heads == ("sparse",)

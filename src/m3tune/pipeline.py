@@ -50,7 +50,7 @@ from m3tune.evaluation.select import BASE
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
 from m3tune.model.encoder import Encoder
-from m3tune.model.merge import move_to
+from m3tune.model.merge import interpolate
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.preparation import Say, prepare
@@ -363,7 +363,8 @@ def _chosen_encoder(folder: Path, recipe: Recipe) -> Encoder:
     selection = read_json(folder / "select" / "selection.json")
     encoder, _ = load_encoder(_tuned_model(folder, recipe))
     if selection["alpha"] != 1:
-        move_to(load_encoder(_base_model(recipe))[0], encoder, selection["alpha"])
+        base, _ = load_encoder(_base_model(recipe))
+        encoder.load_state_dict(interpolate(base.state_dict(), encoder.state_dict(), selection["alpha"]))
     encoder.settings = replace(encoder.settings, hybrid_weights=selection["weights"])
     return encoder
 

@@ -12,7 +12,7 @@ from m3tune.cli.options import Json
 
 
 def merge(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders or Hub ids; with --alpha two.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Folders or Hub ids; with --alpha two.")],
     output: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     alpha: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="How far from the first (0) to the second (1).")
