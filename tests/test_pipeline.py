@@ -15,7 +15,7 @@ from m3tune.recipe import build_recipe, load_recipe
 from m3tune.retrieval.encode import encode
 from tiny import save_tiny_encoder, tiny_collection, write_flagembedding, write_llamaindex
 
-STAGES = ("data", "bm25", "base", "train", "tuned", "model")
+STAGES = ("data", "bm25", "base", "train", "select", "tuned", "model")
 METRICS = ("nDCG@10", "RR@10", "AP@100", "Success@1", "Recall@10", "Recall@100")
 TEXTS = ["c01 r02 r03", "r05 c03 c03 r17", "c00"]
 WRITERS = {"llamaindex": write_llamaindex, "flagembedding": write_flagembedding}
@@ -40,6 +40,7 @@ def recipe_for(place, output, data="llamaindex", **train):
             "model": {"path": str(place / "encoder")},
             "train": settings | train,
             "evaluate": {"resamples": 200},
+            "select": {"alphas": []},  # merges have a file of their own, test_selecting.py
         }
     )
 
@@ -106,7 +107,7 @@ def test_tuning_is_found_to_be_better_and_delivered(finished):
     recipe, result, said = finished
     assert (result.verdict, result.delivered) == ("better", "tuned")
     assert result.tuned > result.base + 0.2
-    selection = read_json(folder_of(recipe) / "train" / "selection.json")
+    selection = read_json(folder_of(recipe) / "select" / "selection.json")
     assert selection["chosen"] == "tuned"
     assert selection["checkpoint"] == result.checkpoint > 0
     assert any("train, " in line and "12 test" in line for line in said)
@@ -201,7 +202,7 @@ def rerun(copied, *overrides):
 
 
 def test_another_learning_rate_trains_again_and_leaves_data_and_base(copied):
-    assert rerun(copied, "train.learning_rate=4e-3") == ["train", "tuned", "model"]
+    assert rerun(copied, "train.learning_rate=4e-3") == ["train", "select", "tuned", "model"]
 
 
 def test_another_seed_of_the_split_does_everything_again(copied):
@@ -209,13 +210,13 @@ def test_another_seed_of_the_split_does_everything_again(copied):
 
 
 def test_another_prompt_does_all_but_the_data_and_bm25_again(copied):
-    assert set(rerun(copied, "model.query_prompt=c01 ")) >= {"base", "train", "tuned", "model"}
+    assert set(rerun(copied, "model.query_prompt=c01 ")) >= {"base", "train", "select", "tuned", "model"}
     assert load_encoder(ModelConfig(path=str(copied[0] / "model")))[0].settings.query_prompt == "c01 "
 
 
 def test_a_changed_model_does_all_but_the_data_again(copied, tmp_path):
     other = save_tiny_encoder(tmp_path / "other", seed=1)
-    assert rerun(copied, f"model.path={other}")[-4:] == ["base", "train", "tuned", "model"]
+    assert rerun(copied, f"model.path={other}")[-5:] == ["base", "train", "select", "tuned", "model"]
 
 
 def test_another_depth_measures_again_without_training(copied):
@@ -225,6 +226,10 @@ def test_another_depth_measures_again_without_training(copied):
 
 def test_another_precision_measures_the_base_again(copied):
     assert "base" in rerun(copied, "train.precision=bfloat16", "train.max_steps=1")
+
+
+def test_another_rule_chooses_anew_without_training(copied):
+    assert rerun(copied, "select.noise=0.2") == ["select", "tuned", "model"]
 
 
 def test_another_margin_changes_the_word_without_training(copied):
@@ -239,8 +244,8 @@ def test_where_nothing_was_learned_the_base_is_chosen_and_delivered(copied):
     said = []
     overrides = [f"output={folder}", "train.learning_rate=1e-9"]
     result = pipeline.run(load_recipe(folder / "resolved.toml", overrides), said.append)
-    assert read_json(folder / "train" / "selection.json")["chosen"] == "base"
-    assert "no checkpoint beat the base on development data" in said
+    assert read_json(folder / "select" / "selection.json")["chosen"] == "base"
+    assert "the base is kept: no checkpoint beat it on development data" in said
     assert (result.delivered, result.difference, result.verdict) == ("base", 0.0, "no worse")
     assert np.array_equal(vectors(folder / "model"), vectors(recipe.model.path))
 

@@ -23,7 +23,17 @@ from m3tune.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 _BEGUN = "begun.json"
-_RECORDED_PACKAGES = ("m3tune", "torch", "transformers", "accelerate", "tokenizers", "ir-measures", "bm25s")
+_RECORDED_PACKAGES = (
+    "m3tune",
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "peft",
+    "numpy",
+    "ir-measures",
+    "bm25s",
+)
 
 
 def fingerprint(value: Any) -> str:

@@ -233,6 +233,30 @@ class EvaluateConfig(_Config):
         return self.model_dump(include=names)
 
 
+class SelectConfig(_Config):
+    """What is chosen between the base model, the best checkpoint and merges of the two."""
+
+    alphas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.3, 0.5, 0.7, 0.85),
+        description="Merges base + alpha (checkpoint - base) that are tried beside the checkpoint itself; [] for none.",
+    )
+    noise: float = Field(
+        0.32,
+        gt=0,
+        le=1,
+        description="A difference on development data is more than noise where its two-sided p is at most this; 0.32 "
+        "is one standard error, 1 takes any difference.",
+    )
+    retention: str | None = Field(
+        None, description="Data that the chosen model must not get worse on, in any format; None: not measured."
+    )
+    retention_tolerance: Share = Field(0.02, description="Share of the base's metric there that may be lost.")
+    retention_queries: int = Field(200, ge=1, description="At most this many of its queries.")
+    retention_passages: int = Field(
+        5000, ge=1, description="At most this many of its passages, those judged for the queries always among them."
+    )
+
+
 class Recipe(_Config):
     """Everything one `m3tune run` needs to know."""
 
@@ -241,3 +265,4 @@ class Recipe(_Config):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    select: SelectConfig = SelectConfig()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import os
+import platform
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -54,6 +55,19 @@ def pick_precision(wanted: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.bfloat16 if _cpu_bfloat16_speedup() > _WORTHWHILE_SPEEDUP else torch.float32
     return torch.float32
+
+
+def machine_facts() -> dict[str, Any]:
+    """What of this machine can change a number: system, processors and their instructions, device, threads."""
+    device = pick_device()
+    return {
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -1,6 +1,6 @@
 """The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
 
-    prepare -> measure_words -> measure_base -> tune -> measure_tuned -> judge -> deliver -> report
+    prepare -> measure_words -> measure_base -> tune -> select -> measure_tuned -> judge -> deliver -> report
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
@@ -8,13 +8,15 @@ Each stage is a function of the run folder, the recipe and what came before, and
     data/         the collection, its near-duplicates and the split
     base/         the untuned encoder on the test queries, by every head; base/dev on the development corpus
     bm25/         the baseline without a model
-    train/        the log, the best checkpoint (train/model) and how it was chosen (selection.json)
+    train/        the log, the best checkpoint (train/model) and how good it is (selection.json)
+    select/       what was chosen between the base, that checkpoint and merges of the two (selection.json), and why
     tuned/        the chosen encoder on the test queries
     verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
-                  several against each other, base/hybrid.json and train/hybrid.json how the hybrid's weights were tuned
+                  several against each other; hybrid.json in base/ and select/*/ how the hybrid's weights were tuned
     tokens/       every text's tokens until the run is done, and vectors/ passages' vectors while they are measured,
                   where they do not fit in memory
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
+    run.json      what the run depended on and where it was made: fingerprints, versions, machine, precision
     report.html   the same for people
 """
 
@@ -27,8 +29,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from m3tune import __version__
-from m3tune.artifact import StageKey, fingerprint, is_complete, read_json, write_json, writing
+from m3tune import __version__, selecting
+from m3tune.artifact import MANIFEST, StageKey, fingerprint, is_complete, read_json, write_json, writing
 from m3tune.config import EvaluateConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import Prepared
@@ -46,13 +48,17 @@ from m3tune.evaluation.measure import (
     measure_encoder,
 )
 from m3tune.evaluation.metrics import mean, parse_metrics
+from m3tune.evaluation.select import BASE
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
 from m3tune.model.encoder import Encoder
+from m3tune.model.merge import interpolate
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
 from m3tune.preparation import Say, prepare
 from m3tune.recipe import to_toml
+from m3tune.record import record_run
+from m3tune.report import words
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
 from m3tune.retrieval.search import FIRST_STAGE
@@ -90,13 +96,17 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(recipe.data, folder / "data", say)
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
+    if not (folder / "select").is_dir():
+        selecting.retention_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data
     with tokens_kept(folder / "tokens"):
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
         tune(folder, recipe, prepared, say)
+        select(folder, recipe, prepared, say)
         measure_tuned(folder, recipe, prepared, say)
     result = judge(folder, recipe, prepared)
     deliver(folder, recipe, result)
+    record_run(folder, recipe)
     write_report(folder)
     return result
 
@@ -144,7 +154,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
 
 
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
-    """Train, choose the checkpoint and the hybrid's weights on development data, and save it."""
+    """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there."""
     metric = recipe.evaluate.main_metric
     corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
@@ -189,8 +199,7 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
             encoder.settings = replace(encoder.settings, hybrid_weights=weights)
             tuned_metric = mean(searched.evaluation(head, weights).per_query)[metric]
         save_encoder(encoder, partial / "model")
-        chosen = "tuned" if tuned_metric > base_metric else "base"
-        selection = {"chosen": chosen, "metric": metric, "base": base_metric, "tuned": tuned_metric}
+        selection = {"metric": metric, "base": base_metric, "tuned": tuned_metric}
         selection |= {"head": head, "base_head": base_head, "best_checkpoint": result.best_metric}
         write_json(partial / "selection.json", selection | {"checkpoint": result.best_step, "steps": result.steps})
         counts |= {**result.counts, "memory": result.memory}
@@ -202,19 +211,49 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
     )
 
 
+def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
+    """Choose between the base, the best checkpoint and merges of the two, by the rule of evaluation/select.py."""
+    trained = read_json(folder / "train" / "selection.json")
+    rule = recipe.select.model_dump() | recipe.evaluate.measuring()
+    rule |= recipe.evaluate.model_dump(include={"resamples", "seed"})
+    inputs = {"retention": selecting.retention_fingerprint(recipe.select)}
+    key = StageKey("select", rule, inputs | _fingerprint_of(folder, "train"))
+    if is_complete(folder / "select", key):
+        return
+    base, _ = load_encoder(_base_model(recipe))
+    default, dev = _recipe_weights(recipe), prepared.split.dev
+    base.settings = replace(base.settings, hybrid_weights=_weights_of_base(folder, base) or default)
+    tuned, _ = load_encoder(_tuned_model(folder, recipe))
+    with writing(folder / "select", key, keep_partial=True) as (partial, counts), _vectors(folder, "select") as place:
+        contest = selecting.Contest(
+            recipe,
+            selecting.Ground("dev", prepared.collection, dev, tuple(read_json(folder / "base" / "dev_corpus.json"))),
+            selecting.retention_ground(recipe.select, recipe.data.seed, say),
+            load_evaluation(folder / "base" / "dev", trained["base_head"]),
+            trained["head"],
+            lambda searched, at: _tuned_weights(searched, recipe, default, at),
+            place,
+        )
+        rows = selecting.run_contest(base, tuned, contest, partial)
+        clusters = document_groups(prepared.collection.qrels(dev), prepared.similar.passages.first)
+        selection = trained | selecting.decide(rows, contest, clusters, partial)
+        write_json(partial / "selection.json", selection)
+        counts |= {"dev_queries": len(dev), "candidates": len(rows)}
+    say(selecting.in_words(selection))
+
+
 def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
     """What development data chose, measured once on the test queries; the base is not measured twice."""
-    selection = read_json(folder / "train" / "selection.json")
-    inputs = {"train": read_json(folder / "train" / "manifest.json")["fingerprint"]}
-    key = StageKey("tuned", recipe.evaluate.measuring(), inputs)
+    selection = read_json(folder / "select" / "selection.json")
+    key = StageKey("tuned", recipe.evaluate.measuring(), _fingerprint_of(folder, "select"))
     if is_complete(folder / "tuned", key):
         return
     with writing(folder / "tuned", key) as (partial, counts), _vectors(folder, "tuned") as place:
-        if selection["chosen"] == "base":
-            say("no checkpoint beat the base on development data")
+        if selection["chosen"] == BASE:
+            say(f"the base is kept: {words.why_base(selection)}")
             save_evaluations(partial, load_evaluations(folder / "base"), read_json(folder / "base" / HOW))
             return
-        encoder, _ = load_encoder(_tuned_model(folder, recipe))
+        encoder = _chosen_encoder(folder, recipe)
         passages = tuple(prepared.collection.passages)
         measured = _measure(encoder, "tuned", recipe, prepared, passages, {"test": prepared.split.test}, place=place)
         searched = measured.searched["test"]
@@ -225,15 +264,15 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
 def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
     """Compare the chosen model with the base and say what follows.
 
-    Writes comparison.json and verdict.json and, where the chosen model has several heads, heads.json.
+    Writes comparison.json, verdict.json and heads.json.
     """
-    selection = read_json(folder / "train" / "selection.json")
+    selection = read_json(folder / "select" / "selection.json")
     base_head = selection["base_head"]
-    head = base_head if selection["chosen"] == "base" else selection["head"]
+    head = base_head if selection["chosen"] == BASE else selection["head"]
     base, tuned = load_evaluation(folder / "base", base_head), load_evaluation(folder / "tuned", head)
     comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate, prepared.similar)
     word = verdict(comparison, recipe.evaluate.no_worse_margin)
-    delivered = "base" if selection["chosen"] == "base" or word == "worse" else "tuned"
+    delivered = BASE if word == "worse" else selection["chosen"]
     main = comparison.main
     result = Verdict(
         metric=main.metric,
@@ -249,7 +288,7 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
         head=head,
     )
     write_json(folder / "comparison.json", [asdict(item) for item in comparison.metrics])
-    write_json(folder / HEADS, _compare_heads(folder, recipe, prepared))
+    write_json(folder / HEADS, _compare_heads(folder, recipe, prepared, head))
     write_json(folder / "verdict.json", asdict(result))
     return result
 
@@ -264,15 +303,14 @@ def compare_evaluations(
 
 def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:
     """Put the delivered model into model/."""
-    inputs = {"train": read_json(folder / "train" / "manifest.json")["fingerprint"], "delivered": result.delivered}
-    key = StageKey("model", {}, inputs)
+    key = StageKey("model", {}, _fingerprint_of(folder, "select") | {"delivered": result.delivered})
     if is_complete(folder / "model", key):
         return
-    tuned = result.delivered == "tuned"
-    encoder, _ = load_encoder(_tuned_model(folder, recipe) if tuned else _base_model(recipe))
-    if not tuned and (folder / "base" / WEIGHTS).is_file():
-        best = read_json(folder / "base" / WEIGHTS)["best"]
-        encoder.settings = replace(encoder.settings, hybrid_weights=best["weights"])
+    if result.delivered == BASE:
+        encoder, _ = load_encoder(_base_model(recipe))
+        encoder.settings = replace(encoder.settings, hybrid_weights=_weights_of_base(folder, encoder))
+    else:
+        encoder = _chosen_encoder(folder, recipe)
     with writing(folder / "model", key) as (partial, _):
         save_encoder(encoder, partial)
 
@@ -321,6 +359,31 @@ def _tuned_model(folder: Path, recipe: Recipe) -> ModelConfig:
     return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
 
 
+def _chosen_encoder(folder: Path, recipe: Recipe) -> Encoder:
+    """What the selection chose, where that is not the base; a merge is made anew from its two ends, the same each time.
+
+    It has the hybrid's weights that were tuned for it.
+    """
+    selection = read_json(folder / "select" / "selection.json")
+    encoder, _ = load_encoder(_tuned_model(folder, recipe))
+    if selection["alpha"] != 1:
+        base, _ = load_encoder(_base_model(recipe))
+        encoder.load_state_dict(interpolate(base.state_dict(), encoder.state_dict(), selection["alpha"]))
+    encoder.settings = replace(encoder.settings, hybrid_weights=selection["weights"])
+    return encoder
+
+
+def _weights_of_base(folder: Path, encoder: Encoder) -> Mapping[Head, float] | None:
+    """The hybrid's weights that were tuned for the base, else those that it was saved with."""
+    tuned = folder / "base" / WEIGHTS
+    return read_json(tuned)["best"]["weights"] if tuned.is_file() else encoder.settings.hybrid_weights
+
+
+def _fingerprint_of(folder: Path, stage: str) -> dict[str, str]:
+    """A finished stage as the input of another."""
+    return {stage: read_json(folder / stage / MANIFEST)["fingerprint"]}
+
+
 def _base_model(recipe: Recipe) -> ModelConfig:
     """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
     model = recipe.model
@@ -366,22 +429,23 @@ def _tuned_weights(
     return tuning.best.weights
 
 
-def _compare_heads(folder: Path, recipe: Recipe, prepared: Prepared) -> list[dict[str, Any]]:
-    """The chosen model's heads against each other and against BM25; nothing where it has one head.
+def _compare_heads(folder: Path, recipe: Recipe, prepared: Prepared, decides: str) -> list[dict[str, Any]]:
+    """The chosen model's heads against each other and against BM25; where it has one head, against BM25 alone.
 
     Each item has `first`, `second` (the model and its head) and `metrics`, rows as in comparison.json whose `base` is
     the first and `tuned` the second.
     """
     found = {evaluation.head: evaluation for evaluation in load_evaluations(folder / "tuned")}
-    if HYBRID not in found:
-        return []
     if recipe.evaluate.bm25:
         found["bm25"] = load_evaluation(folder / "bm25", "bm25")
-    pairs = [("dense", HYBRID), ("bm25", HYBRID), ("dense", RRF), ("bm25", "dense"), ("dense", "sparse")]
-    pairs += [("dense", "multi"), ("bm25", "sparse")]
-    compared = [(found[first], found[second]) for first, second in pairs if first in found and second in found]
+    pairs = [("bm25", decides)]
+    if HYBRID in found:
+        pairs = [("dense", HYBRID), ("bm25", HYBRID), ("dense", RRF), ("bm25", "dense"), ("dense", "sparse"),
+                 ("dense", "multi"), ("bm25", "sparse"), *pairs]  # fmt: skip
+    pairs = [pair for pair in dict.fromkeys(pairs) if set(pair) <= found.keys()]
+    compared = [(found[first], found[second]) for first, second in pairs]
     before = {evaluation.head: evaluation for evaluation in load_evaluations(folder / "base")}
-    if "dense" in before and "dense" in found:
+    if HYBRID in found and "dense" in before and "dense" in found:
         compared.insert(0, (before["dense"], found["dense"]))
     return [
         {

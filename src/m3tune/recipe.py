@@ -111,7 +111,7 @@ def _explain_key(key: tuple[str, ...], errors: Sequence[Mapping[str, Any]]) -> s
 def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
     lines = [f"output = {toml_value(recipe.output)}"]
-    for section in ("data", "model", "train", "evaluate"):
+    for section in ("data", "model", "train", "evaluate", "select"):
         lines += _table_lines(section, getattr(recipe, section).model_dump())
     return "\n".join(lines) + "\n"
 

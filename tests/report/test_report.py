@@ -18,7 +18,17 @@ from m3tune.evaluation.metrics import evaluate_run, mean
 from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
 from m3tune.recipe import build_recipe, to_toml
 from m3tune.report import words
-from m3tune.report.charts import Interval, Line, forest_plot, line_chart, nice_ticks, small_chart, tick_label
+from m3tune.report.charts import (
+    Interval,
+    Line,
+    Mark,
+    forest_plot,
+    line_chart,
+    nice_ticks,
+    scatter_plot,
+    small_chart,
+    tick_label,
+)
 from m3tune.report.curves import small_multiples
 from m3tune.report.gather import cut, gather
 from m3tune.report.html import render, write_report
@@ -36,7 +46,7 @@ RANKS = {
 }
 
 
-def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, health=None):
+def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, health=None, why_base="no gain"):
     """A run folder as the pipeline leaves it, with one relevant passage a query at the ranks of `kind`."""
     recipe = build_recipe(
         {
@@ -51,7 +61,7 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, he
     ids = [f"q{i}" for i in range(QUERIES)]
     base_ranks, tuned_ranks = RANKS[kind]
     base = make_evaluation("base", collection, ids, base_ranks, config)
-    tuned = make_evaluation("tuned", collection, ids, tuned_ranks, config) if chosen == "tuned" else base
+    tuned = make_evaluation("tuned", collection, ids, tuned_ranks, config) if chosen != "base" else base
     clusters = document_groups(collection.qrels(ids), collection.canonical_passage)
     comparison = compare(base.per_query, tuned.per_query, clusters, config)
     word = verdict(comparison, config.no_worse_margin)
@@ -82,18 +92,45 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, he
         if "loss" in line:
             line |= health(line["step"]) if health else {}
     (folder / "train" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (folder / "select").mkdir()
     write_manifest(folder / "train", {"queries": 12, "queries_cut": 1, "passages_cut": 2}, 3700)
-    selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen == "tuned" else 0.7, "tuned": 0.61}
+    selection = {"chosen": chosen, "metric": "nDCG@10", "base": 0.5 if chosen != "base" else 0.7, "tuned": 0.61}
     selection |= {"checkpoint": 5, "steps": 10, "head": "dense", "base_head": "dense", "best_checkpoint": 0.61}
-    write_json(folder / "train" / "selection.json", selection)
+    selection |= selection_of(chosen, why_base)
+    write_json(folder / "select" / "selection.json", selection)
+    write_manifest(folder / "select", {"candidates": 3}, 20)
     save_evaluations(folder / "tuned", [tuned])
     write_manifest(folder / "tuned", {}, 70)
     write_json(folder / "comparison.json", [as_row(item) for item in comparison.metrics])
     result = {key: getattr(main, key) for key in ("metric", "base", "tuned", "difference", "p_value", "queries")}
-    delivered = "base" if chosen == "base" or word == "worse" else "tuned"
+    delivered = "base" if word == "worse" else chosen
     result |= {"ci95": list(main.ci95), "verdict": word, "delivered": delivered, "checkpoint": 5, "head": "dense"}
     write_json(folder / "verdict.json", result)
     return folder
+
+
+def selection_of(chosen, why_base, retention=None):
+    """What the selection stage adds to selection.json."""
+    fates = dict.fromkeys(("base", "merged 0.7", "tuned"), "further") | {"base": "base", chosen: "chosen"}
+    rows = [
+        {
+            "name": name,
+            "alpha": alpha,
+            "dev": 0.5 + 0.1 * alpha,
+            "distance": 0.2 * alpha,
+            "query_cosine": 1 - 0.1 * alpha,
+            "retention": retention and retention[alpha],
+            "fate": fates[name],
+            "p_value": 0.01 if alpha else None,
+        }
+        for name, alpha in (("base", 0), ("merged 0.7", 0.7), ("tuned", 1))
+    ]
+    return {
+        "alpha": next(row["alpha"] for row in rows if row["name"] == chosen),
+        "chosen": chosen, "why_base": why_base if chosen == "base" else None, "noise": 0.32, "candidates": rows,
+        "retention_tolerance": 0.02,
+        "retention": retention and {"data": "data/general", "queries": 100, "passages": 900},
+    }  # fmt: skip
 
 
 def make_collection(texts):
@@ -174,7 +211,7 @@ def test_gather_equals_the_artefacts(better):
     bm25 = json.loads((better / "bm25" / "metrics.json").read_text())["dense"]
     assert data["metrics"] == [row | {"bm25": bm25[row["metric"]]} for row in rows]
     assert data["recipe"] == (better / "resolved.toml").read_text()
-    assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "tuned": 70}
+    assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "select": 20, "tuned": 70}
     assert data["versions"] == {"python": "3.11.2", "m3tune": "0.1.0"}
     assert data["data"]["counts"]["test"] == QUERIES
     assert data["data"]["base_counts"]["passages_cut"] == 56
@@ -497,7 +534,8 @@ def with_heads(tmp_path):
     ])  # fmt: skip
     point = {"shares": {"dense": 0.3, "sparse": 0.7}, "weights": {"dense": 0.1, "sparse": 0.9}, "value": 0.625}
     tuning = {"metric": "nDCG@10", "default": point | {"value": 0.5}, "best": point, "grid": [point, point]}
-    write_json(folder / "train" / "hybrid.json", tuning)
+    (folder / "select" / "tuned").mkdir()
+    write_json(folder / "select" / "tuned" / "hybrid.json", tuning)
     return folder
 
 
@@ -523,3 +561,63 @@ def test_heads_stand_in_the_terminal_and_a_dense_run_says_nothing_of_them(with_h
     assert "measured:" not in terminal_text(print_verdict, plain)
     assert gather(plain)["heads"] is None
     assert 'id="heads"' not in render(gather(plain))
+
+
+# --- what was chosen between the base, the checkpoint and merges
+
+
+@pytest.mark.parametrize("why", ["no gain", "noise", "forgets"])
+def test_why_the_base_was_chosen_is_said_in_words_of_its_own(tmp_path, why):
+    folder = make_run(tmp_path / "run", chosen="base", why_base=why)
+    data = gather(folder)
+    others = {reason: data | {"selection": data["selection"] | {"why_base": reason}} for reason in words._WHY_BASE}
+    for say in (words.headline, words.meaning, words.next_step, words.delivered):
+        assert say(data) == say(others[why])
+        assert len({say(other) for other in others.values()}) == 3
+    page = render(data)
+    assert words.headline(data) in page
+    assert words.why_base(data["selection"]) in terminal_text(print_verdict, folder).replace("\n", " ")
+
+
+def test_a_merge_is_named_in_the_sentence_and_the_meaning(tmp_path):
+    data = gather(make_run(tmp_path / "run", chosen="merged 0.7"))
+    assert words.sentence(data).endswith("; delivered: checkpoint 5 merged 0.7")
+    assert "model/ holds the merge of base and tuned model at 0.7" in words.meaning(data)
+    assert "holds the tuned model" in words.meaning(gather(make_run(tmp_path / "tuned")))
+
+
+def test_the_candidates_stand_in_a_table_with_what_became_of_them(better):
+    page = " ".join(re.sub(r"<[^>]+>", " ", render(gather(better))).split())
+    for part in ("merged 0.7 0.570 0.010 0.140 0.930 as good, but further from the base", "tuned 0.600", "chosen"):
+        assert part in page
+    assert "What else the model may have forgotten was not measured" in page
+    assert "Retention (upwards)" not in page
+
+
+def test_retention_is_drawn_against_development_with_the_line_that_nothing_may_fall_below(tmp_path):
+    folder = make_run(tmp_path / "run", chosen="merged 0.7")
+    selection = read_json(folder / "select" / "selection.json")
+    write_json(
+        folder / "select" / "selection.json",
+        selection | selection_of("merged 0.7", None, {0: 0.8, 0.7: 0.79, 1: 0.5}),
+    )
+    page = render(gather(folder))
+    assert "What is gained and lost: base 0.5, 0.8; merged 0.7 0.57, 0.79; tuned 0.6, 0.5" in page
+    assert "loses at most 2 % of the base&#39;s nDCG@10 on the retention data" in page
+    assert "data/general" in page
+
+
+def test_a_scatter_plot_places_points_by_both_axes():
+    marks = [Mark("a", 0.0, 0.2), Mark("b <x>", 0.5, 0.6, ringed=True), Mark("c", 1.0, 0.4)]
+    svg = scatter_plot(marks, title="t", labels=("x", "y"), reference=(0.3, "floor"))
+    places = [(float(x), float(y)) for x, y in re.findall(r'class="dot" cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    assert places[0][0] < places[1][0] < places[2][0]
+    assert places[0][1] > places[2][1] > places[1][1], "up is more"
+    assert places[1][0] - places[0][0] == pytest.approx(places[2][0] - places[1][0], abs=0.2)
+    assert svg.count('class="ring"') == 1
+    assert f'class="ring" cx="{places[1][0]}"' in svg
+    assert "b &lt;x&gt;" in svg
+    floor = float(re.search(r'class="reference"[^>]*y1="([\d.]+)"', svg)[1])
+    assert (places[0][1] + places[2][1]) / 2 == pytest.approx(floor, abs=0.2), "half way between 0.2 and 0.4"
+    assert "floor" in svg
+    assert scatter_plot([marks[0]], title="t", labels=("x", "y"), reference=(0.2, "f")).count('class="dot"') == 1

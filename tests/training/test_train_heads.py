@@ -335,6 +335,7 @@ def run_with_heads(folder, output, collection, **evaluate):
         "model": {"path": str(folder), "new_heads": ["sparse", "multi"], "multi_dim": 16},
         "train": {**BASE, "epochs": 4, "self_distill": True, "head_learning_rate": 1e-2},
         "evaluate": {"resamples": 100, **evaluate},
+        "select": {"alphas": []},
     })  # fmt: skip
     return recipe, pipeline.run(recipe)
 
@@ -379,7 +380,8 @@ def test_a_whole_run_measures_every_head_and_decides_by_the_hybrid(whole_run):
 
 def test_weights_are_tuned_on_development_data_and_go_with_the_model(whole_run):
     output = Path(whole_run[0].output)
-    tuning = read(output, "train", "hybrid.json")
+    tuning = read(output, "select", "tuned", "hybrid.json")
+    assert tuning == read(output, "train", "hybrid.json"), "the checkpoint's, tuned twice"
     best = max([tuning["default"], *tuning["grid"]], key=lambda point: point["value"])
     assert tuning["best"]["value"] == best["value"] == pytest.approx(read(output, "train", "selection.json")["tuned"])
     assert read(output, "model", "m3tune.json")["hybrid_weights"] == tuning["best"]["weights"]
@@ -408,7 +410,7 @@ def test_a_run_whose_vectors_go_to_disk_finds_the_same(whole_run, tiny_folders, 
     monkeypatch.setattr(measure, "_MEMORY_BYTES", 0)
     monkeypatch.setattr(measure, "store_vectors", lambda *a, **k: (stored.append(a[3].name), store(*a, **k))[1])
     run_with_heads(tiny_folders["bert"], tmp_path / "run", collection)
-    assert set(stored) == {"base", "dev", "tuned"}
+    assert set(stored) == {"base", "dev", "select", "tuned"}
     assert not (tmp_path / "run" / "vectors").exists()
     for stage in ("base", "tuned"):
         expected = read(Path(whole_run[0].output), stage, "metrics.json")

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from m3tune import __version__
-from m3tune.cli import console, data, job, measure, review, use
+from m3tune.cli import console, data, job, measure, models, review, use
 from m3tune.cli.console import BUG, FINE, INTERRUPTED, NOT_GOOD_ENOUGH, USER_ERROR
 from m3tune.errors import M3TuneError
 
@@ -37,7 +37,8 @@ for command in (
     review.review,
     measure.evaluate, measure.compare,
     use.encode, use.search,
-    job.report,
+    models.merge,
+    job.report, job.replay,
 ):  # fmt: skip
     app.command()(command)
 

@@ -98,6 +98,31 @@ def report(
         print_verdict(console.out, run_folder)
 
 
+def replay(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run directory.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", help="The directory of the replay.", show_default="RUN-replay")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a finished run again from its own recipe, and compare every figure of the two.
+
+    Example: m3tune replay runs/demo
+    """
+    from m3tune.replaying import replay
+    from m3tune.report.terminal import print_replay
+
+    home = run_folder.resolve()
+    folder = output or home.with_name(home.name + "-replay")
+    with console.progress(as_json):
+        found = replay(run_folder, folder, console.say_unless(as_json))
+    if as_json:
+        console.print_json(found.as_json())
+    else:
+        print_replay(console.out, found, folder)
+    raise typer.Exit(NOT_GOOD_ENOUGH if found.results else FINE)
+
+
 def _run(recipe: Any, as_json: bool) -> None:
     from dataclasses import asdict
 

@@ -53,6 +53,15 @@ class Interval(NamedTuple):
     emphasis: bool = False
 
 
+class Mark(NamedTuple):
+    """One named point of a scatter plot, with a ring around it where it is the one."""
+
+    name: str
+    x: float
+    y: float
+    ringed: bool = False
+
+
 def line_chart(
     points: Sequence[Point],
     *,
@@ -150,6 +159,36 @@ def forest_plot(intervals: Sequence[Interval], *, title: str, x_label: str) -> s
         parts += _forest_row(row, top, at(row.low), at(row.difference), at(row.high))
     description = f"{title}: " + "; ".join(f"{row.label} {row.words}" for row in intervals)
     return _svg(_FOREST_WIDTH, bottom + _FOREST_AXIS, description, parts)
+
+
+def scatter_plot(marks: Sequence[Mark], *, title: str, labels: tuple[str, str], reference: tuple[float, str]) -> str:
+    """Named points with ticks and labels on both axes; `reference` is a dashed horizontal line with its name."""
+    frame = _WHOLE
+    x_ticks = nice_ticks(min(mark.x for mark in marks), max(mark.x for mark in marks), about=4)
+    ys = [reference[0], *(mark.y for mark in marks)]
+    y_ticks = nice_ticks(min(ys), max(ys))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = ((v - t[0]) / (t[-1] - t[0]) for v, t in ((x, x_ticks), (y, y_ticks)))
+        left, right, bottom = frame.left, frame.width - frame.right, frame.height - frame.bottom
+        return round(left + across * (right - left), 1), round(bottom - up * (bottom - frame.top), 1)
+
+    parts = _grid(frame, at, x_ticks, y_ticks, x_ticks[0]) + _reference(at(x_ticks[0], reference[0])[1], reference[1])
+    middle = (frame.left + frame.width - frame.right) / 2
+    parts.append(
+        f'<text class="axis" x="{middle}" y="{frame.height - 6}" text-anchor="middle">{escape(labels[0])}</text>'
+    )
+    for mark in marks:
+        x, y = at(mark.x, mark.y)
+        words = f"{mark.name}: {labels[0]} {mark.x:.4g}, {labels[1]} {mark.y:.4g}"
+        parts.append(f'<circle class="dot" cx="{x}" cy="{y}" r="4"><title>{escape(words)}</title></circle>')
+        parts += [f'<circle class="ring" cx="{x}" cy="{y}" r="8"/>'] if mark.ringed else []
+        beside = (x - 11, "end") if x > middle else (x + 11, "start")
+        parts.append(
+            f'<text class="axis name" x="{beside[0]}" y="{y + 4}" text-anchor="{beside[1]}">{escape(mark.name)}</text>'
+        )
+    described = "; ".join(f"{mark.name} {mark.x:.4g}, {mark.y:.4g}" for mark in marks)
+    return _svg(frame.width, frame.height, f"{title}: {described}", parts)
 
 
 def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:

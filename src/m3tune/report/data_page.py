@@ -12,7 +12,7 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.prepared import BALANCE, FINDINGS, LENGTHS, load_split
 from m3tune.report import words
 from m3tune.report.charts import histogram_chart
-from m3tune.report.html import environment, write_page
+from m3tune.report.page import environment, write_page
 
 _TEMPLATE = "data.html.j2"
 _TONES = {"error": "bad", "warning": "amber", "note": ""}

@@ -21,6 +21,7 @@ from m3tune.evaluation.compare import (
     paired_differences,
     rank_changes,
 )
+from m3tune.evaluation.select import BASE, folder_of
 from m3tune.evaluation.significance import queries_needed
 from m3tune.evaluation.store import HOW, METRICS, Evaluation, load_evaluation
 from m3tune.recipe import load_recipe
@@ -29,9 +30,7 @@ from m3tune.types import Qrels, Run
 
 WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads against each other
 
-_STAGES = ("data", "bm25", "base", "train", "tuned", "model")
-
-_STAGE_OF = {"base": "base", "tuned": "train"}  # where a model's weights were tuned
+_STAGES = ("data", "bm25", "base", "train", "select", "tuned", "model")
 
 _CHANGES_SHOWN = 10  # queries that gained most, and that lost most
 _TOP_SHOWN = 3  # passages of each model's ranking
@@ -52,7 +51,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
     """
     verdict = read_json(run_folder / "verdict.json")
     recipe = load_recipe(run_folder / "resolved.toml")
-    selection = read_json(run_folder / "train" / "selection.json")
+    selection = read_json(run_folder / "select" / "selection.json")
     collection = load_collection(run_folder / "data")
     base = load_evaluation(run_folder / "base", selection["base_head"])
     tuned = load_evaluation(run_folder / "tuned", verdict["head"])
@@ -64,22 +63,29 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "finished": manifests["tuned"].get("finished"),
         "verdict": verdict,
         "chosen": selection["chosen"],
+        "selection": selection,
         "base_head": selection["base_head"],
         "no_worse_margin": recipe.evaluate.no_worse_margin,
         "queries_needed": _queries_needed(verdict, base, tuned, qrels, collection),
         "metrics": _metric_table(run_folder, recipe),
         "heads": _heads(run_folder, verdict["metric"]),
-        "hybrid": _optional_json(run_folder / ("train" if selection["chosen"] == "tuned" else "base") / WEIGHTS)
-        or None,
+        "against_bm25": _against_bm25(run_folder, verdict),
+        "hybrid": _optional_json(_folder_of_chosen(run_folder, selection["chosen"]) / WEIGHTS) or None,
         "training": _training(run_folder / "train", selection),
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
         "data": _data(run_folder, recipe, manifests),
         "model": recipe.model.path,
+        "model_fingerprint": manifests["base"].get("inputs", {}).get("model"),
         "recipe": (run_folder / "resolved.toml").read_text(encoding="utf-8"),
         "versions": _versions(manifests.values()),
         "seconds": {stage: manifest["seconds"] for stage, manifest in manifests.items() if "seconds" in manifest},
     }
+
+
+def _folder_of_chosen(run_folder: Path, chosen: str) -> Path:
+    """Where the hybrid's weights of the chosen model were tuned."""
+    return run_folder / "base" if chosen == BASE else run_folder / "select" / folder_of(chosen)
 
 
 def _optional_json(path: Path) -> Any:
@@ -111,6 +117,18 @@ def _heads(run_folder: Path, metric: str) -> dict[str, Any] | None:
             if row["metric"] == metric
         ],
     }
+
+
+def _against_bm25(run_folder: Path, verdict: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The main metric of the chosen model compared with BM25's, where both were measured."""
+    rows = (
+        row
+        for pair in _optional_json(run_folder / HEADS) or ()
+        if (pair["first"]["head"], pair["second"]["head"]) == ("bm25", verdict["head"])
+        for row in pair["metrics"]
+        if row["metric"] == verdict["metric"]
+    )
+    return next(rows, None)
 
 
 def _queries_needed(
@@ -235,6 +253,8 @@ def _data(run_folder: Path, recipe: Recipe, manifests: Mapping[str, Mapping[str,
     counts = manifests["data"].get("counts", {})
     return {
         "path": recipe.data.path,
+        "fingerprint": manifests["data"].get("inputs", {}).get("source"),
+        "protocol": _optional_json(run_folder / "data" / "split.json").get("protocol"),
         "counts": counts,
         "shared": [
             {"side": side, "other": other, "how": how, "queries": counts[f"{side}_{how}_{other}"]}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from m3tune.artifact import write_json
 from m3tune.report import words
-from m3tune.report.charts import Interval, forest_plot, line_chart
+from m3tune.report.card import write_card
+from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
-from m3tune.report.gather import cut, gather
+from m3tune.report.gather import gather
+from m3tune.report.page import environment, write_page
 
 _TEMPLATE = "template.html.j2"
 
@@ -22,43 +22,15 @@ _TEMPLATE = "template.html.j2"
 def write_report(run_folder: Path) -> Path:
     """Write `report.html`, and `report.json` with the same facts, into a finished run; returns the page's path.
 
-    Raises ArtifactError or DataError where `run_folder` is not a finished run.
+    The delivered model gets its card. Raises ArtifactError or DataError where `run_folder` is not a finished run.
     """
     data = gather(run_folder)
     write_json(run_folder / "report.json", data)
     page = run_folder / "report.html"
     write_page(page, render(data))
+    if (run_folder / "model").is_dir():
+        write_card(run_folder / "model", data)
     return page
-
-
-def write_page(page: Path, text: str) -> None:
-    """Write a page, whole or not at all."""
-    beside = page.with_name(page.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, page)
-
-
-def environment(package: str = "m3tune.report") -> Environment:
-    """The templates that lie in a package, and the words that they use."""
-    made = Environment(
-        loader=PackageLoader(package, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "number": words.number,
-        "signed": words.signed,
-        "interval": words.interval,
-        "p_value": words.p_value,
-        "rank": words.rank,
-        "head": words.head,
-        "duration": words.duration,
-        "summary": words.summary,
-        "cut": cut,
-    }
-    return made
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -72,6 +44,7 @@ def render(data: Mapping[str, Any]) -> str:
         "words_win": words.words_win(data),
         "measured_by": words.measured_by(data),
         "delivered": words.delivered(data),
+        "rule": words.rule(data["selection"]),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
         "multiples": small_multiples(data["training"]["health"]),
         "shares": [(head, Markup(svg)) for head, svg in _share_charts(data).items()],
@@ -89,6 +62,7 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
     return {
         "forest": forest_plot(intervals, title="Difference with 95 % interval", x_label="tuned minus base"),
         "heads": forest_plot(compared, title="Difference with 95 % interval", x_label=f"difference of {main}"),
+        "pareto": _pareto(data["selection"]),
         "loss": line_chart(training["loss"], title="Loss", x_label="optimizer step"),
         "learning_rate": line_chart(training["learning_rate"], title="Learning rate", x_label="optimizer step"),
         "dev": line_chart(
@@ -100,6 +74,20 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
             dots=True,
         ),
     }
+
+
+def _pareto(selection: Mapping[str, Any]) -> str:
+    """Development against retention metric of every candidate; empty where there is no retention data."""
+    if not selection["retention"]:
+        return ""
+    base, metric = selection["candidates"][0], selection["metric"]
+    floor = base["retention"] * (1 - selection["retention_tolerance"])
+    marks = [
+        Mark(row["name"], row["dev"], row["retention"], row["name"] == selection["chosen"])
+        for row in selection["candidates"]
+    ]
+    labels = (f"development {metric}", f"retention {metric}")
+    return scatter_plot(marks, title="What is gained and lost", labels=labels, reference=(floor, "tolerance"))
 
 
 def _share_charts(data: Mapping[str, Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from m3tune.report.gather import cut, gather
 
 if TYPE_CHECKING:
     from m3tune.planning import RunPlan
+    from m3tune.replaying import Replay
     from m3tune.searching import Answers
 
 _EXCERPT_CHARACTERS = 160
@@ -93,6 +94,22 @@ def print_comparison(console: Console, comparison: Comparison, names: tuple[str,
         )
     console.print(table)
     _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
+
+
+def print_replay(console: Console, found: Replay, folder: Path) -> None:
+    """Print what came out otherwise in a replay, and what else differs, which may be why."""
+    if found.results:
+        table = _table(["figure", "run", "replay"])
+        for of in found.results:
+            table.add_row(Text(of.where), Text(str(of.first)), Text(str(of.second)))
+        console.print(table)
+    same = found.figures - len(found.results)
+    _print_line(console, f"{same:,} of {found.figures:,} figures are the same")
+    for of in found.origins:
+        _print_line(console, f"other {of.where}: {of.first} in the run, {of.second} in the replay")
+    if found.results and not found.origins:
+        _print_line(console, "nothing else that is recorded differs: same recipe, data, model, versions and machine")
+    _print_line(console, f"replay  {folder}")
 
 
 def print_prepared(

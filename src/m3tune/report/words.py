@@ -49,13 +49,37 @@ def duration(seconds: float) -> str:
 
 
 def delivered(data: Mapping[str, Any]) -> str:
-    """`tuned, checkpoint 40`, or `base` and why."""
+    """`tuned, checkpoint 40`, `checkpoint 40 merged 0.7`, or `base` and why."""
     verdict = data["verdict"]
+    if verdict["delivered"] == "tuned":
+        return f"tuned, checkpoint {verdict['checkpoint']}"
     if verdict["delivered"] != "base":
-        return f"{verdict['delivered']}, checkpoint {verdict['checkpoint']}"
+        return f"checkpoint {verdict['checkpoint']} {verdict['delivered']}"
     if data["chosen"] == "base":
-        return "base, because no checkpoint beat it on development data"
+        return f"base, because {why_base(data['selection'])}"
     return "base, because the tuned model is worse"
+
+
+def why_base(selection: Mapping[str, Any]) -> str:
+    """Why the base was chosen."""
+    return _WHY_BASE[selection["why_base"]]
+
+
+def fate(candidate: Mapping[str, Any]) -> str:
+    """What became of a candidate of the selection."""
+    return _FATES[candidate["fate"]]
+
+
+def rule(selection: Mapping[str, Any]) -> str:
+    """How the selection chose."""
+    kept = ""
+    if selection["retention"]:
+        tolerance = f"{100 * selection['retention_tolerance']:g} %"
+        kept = f", loses at most {tolerance} of the base's {selection['metric']} on the retention data"
+    return (
+        "Chosen is the candidate nearest to the base that beats it on development data by more than noise (p ≤ "
+        f"{selection['noise']:g}){kept} and is not behind the best such candidate by more than noise."
+    )
 
 
 def sentence(data: Mapping[str, Any]) -> str:
@@ -96,8 +120,8 @@ def measured_by(data: Mapping[str, Any]) -> str:
 
 
 def outcome(data: Mapping[str, Any]) -> str:
-    """The verdict's word, or `nothing better` where no checkpoint beat the base model on development data."""
-    return "nothing better" if data["chosen"] == "base" else data["verdict"]["verdict"]
+    """The verdict's word, or where the base was chosen on development data, what stood against all others."""
+    return _OUTCOMES[data["selection"]["why_base"]] if data["chosen"] == "base" else data["verdict"]["verdict"]
 
 
 def headline(data: Mapping[str, Any]) -> str:
@@ -114,7 +138,14 @@ def meaning(data: Mapping[str, Any]) -> str:
         size=number(abs(verdict["difference"])),
         interval=interval(verdict["ci95"]),
         margin=number(data["no_worse_margin"]),
+        model=_model(data["selection"]),
     )
+
+
+def _model(selection: Mapping[str, Any]) -> str:
+    """What model/ holds, where that is not the base."""
+    whole = selection["alpha"] == 1
+    return "the tuned model" if whole else f"the merge of base and tuned model at {selection['alpha']:g}"
 
 
 def next_step(data: Mapping[str, Any]) -> str:
@@ -156,28 +187,52 @@ _HEADS = {
     "bm25": "BM25",
 }
 
+_WHY_BASE = {
+    "no gain": "no checkpoint beat it on development data",
+    "noise": "no gain on development data was more than noise",
+    "forgets": "whatever beat it on development data lost too much on the retention data",
+}
+
+_OUTCOMES = {"no gain": "nothing better", "noise": "nothing certain", "forgets": "forgetting"}
+
+_FATES = {
+    "chosen": "chosen",
+    "base": "where it started",
+    "no gain": "not above the base",
+    "noise": "above the base, but within noise",
+    "forgets": "loses too much on the retention data",
+    "worse": "behind the best by more than noise",
+    "further": "as good, but further from the base",
+}
+
 _HEADLINES = {
     "better": "The tuned model is better than the base model.",
     "no worse": "The tuned model is no worse than the base model.",
     "inconclusive": "These queries cannot tell the two models apart.",
     "worse": "The tuned model is worse, so the base model was kept.",
     "nothing better": "Training found nothing better than the base model.",
+    "nothing certain": "Training found nothing that is better than the base model beyond noise.",
+    "forgetting": "What training gained, it paid for with what the base model could do.",
 }
 
+_BASE_TWICE = (
+    "so there was nothing to test, and the folder model/ holds the base model. The differences below are zero because "
+    "both columns are the same model."
+)
 _MEANINGS = {
     "better": (
         "On {queries} test queries that took no part in training, {metric} rose by {size}. The 95 % interval "
         "{interval} lies wholly above zero: chance alone would seldom give a gain like this. The folder model/ "
-        "holds the tuned model."
+        "holds {model}."
     ),
     "no worse": (
         "On {queries} test queries that took no part in training, the difference in {metric} cannot be told from zero, "
-        "but the 95 % interval {interval} excludes a loss of more than {margin}. The folder model/ holds the tuned "
-        "model, which did better on the development queries."
+        "but the 95 % interval {interval} excludes a loss of more than {margin}. The folder model/ holds {model}, "
+        "which did better on the development queries."
     ),
     "inconclusive": (
         "With {queries} test queries, the 95 % interval {interval} holds zero and also a loss of more than {margin}: "
-        "{metric} may have risen, fallen or stayed. The folder model/ holds the tuned model because it did better on "
+        "{metric} may have risen, fallen or stayed. The folder model/ holds {model} because it did better on "
         "the development queries; the base model is the careful choice until more is known."
     ),
     "worse": (
@@ -186,9 +241,16 @@ _MEANINGS = {
         "holds the base model."
     ),
     "nothing better": (
-        "No checkpoint reached a higher {metric} on the development queries than the untouched model, so there was "
-        "nothing to test, and the folder model/ holds the base model. The differences below are zero because both "
-        "columns are the same model."
+        "No checkpoint or merge reached a higher {metric} on the development queries than the untouched model, "
+        + _BASE_TWICE
+    ),
+    "nothing certain": (
+        "Some candidate reached a higher {metric} on the development queries than the untouched model, but by no more "
+        "than chance would give, " + _BASE_TWICE
+    ),
+    "forgetting": (
+        "Every candidate that reached a higher {metric} on the development queries lost more on the retention data "
+        "than select.retention_tolerance allows, " + _BASE_TWICE
     ),
 }
 
@@ -218,6 +280,14 @@ _NEXT_STEPS = {
     "nothing better": (
         "Look at the loss first. If it hardly moved, raise train.learning_rate or train.epochs; if it fell while the "
         "development metric sank, lower them. Then check that the positives really answer their queries."
+    ),
+    "nothing certain": (
+        "More development queries (data.dev) show smaller gains, more training queries bring larger ones. To take any "
+        "gain for what it is and let the test queries judge, set select.noise to 1."
+    ),
+    "forgetting": (
+        "Add smaller values to select.alphas, lower train.learning_rate or train.epochs, or mix data like the "
+        "retention data into training. If that loss is acceptable, raise select.retention_tolerance."
     ),
 }
 

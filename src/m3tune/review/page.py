@@ -16,7 +16,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from m3tune.report.html import environment
+from m3tune.report.page import environment
 from m3tune.review.pair import view
 from m3tune.review.sitting import KEYS, UNDO, Progress, Sitting
 from m3tune.review.wording import next_commands, rate_in_words

@@ -1,0 +1,42 @@
+"""What all pages are made with: the templates, their filters, and a file that is whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from m3tune.report import words
+from m3tune.report.gather import cut
+
+
+def write_page(page: Path, text: str) -> None:
+    """Write a page, whole or not at all."""
+    beside = page.with_name(page.name + ".partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, page)
+
+
+def environment(package: str = "m3tune.report") -> Environment:
+    """The templates that lie in a package, and the words that they use."""
+    made = Environment(
+        loader=PackageLoader(package, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": words.number,
+        "signed": words.signed,
+        "interval": words.interval,
+        "p_value": words.p_value,
+        "rank": words.rank,
+        "head": words.head,
+        "duration": words.duration,
+        "summary": words.summary,
+        "fate": words.fate,
+        "cut": cut,
+    }
+    return made

@@ -1,0 +1,253 @@
+"""The selection stage: the base, the best checkpoint and merges of the two on development and retention data.
+
+The test queries take no part. A merge's weights are made when they are needed and never written here; every contender
+leaves its figures in a folder of its own, so that an interrupted selection goes on behind the last whole one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3tune.artifact import read_json, write_json
+from m3tune.config import Recipe, SelectConfig
+from m3tune.data.collection import Collection
+from m3tune.data.hub import is_hub_id
+from m3tune.data.read import read_collection
+from m3tune.errors import DataError
+from m3tune.evaluation.measure import Measured, Searched, measure_encoder
+from m3tune.evaluation.metrics import mean
+from m3tune.evaluation.select import BASE, Choice, Contender, choose, folder_of, name_of, why_base
+from m3tune.evaluation.store import Evaluation, load_evaluation, save_evaluations
+from m3tune.machine import pick_device, pick_precision
+from m3tune.model.encoder import Encoder
+from m3tune.model.merge import distance, interpolate, weights_of
+from m3tune.paths import resolve_path
+from m3tune.preparation import Say, source_fingerprint
+from m3tune.retrieval.encode import encode_tokens, tokenize_queries
+from m3tune.types import Head
+
+FIGURES = "contender.json"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Some queries, and the passages that they are searched among; `name` is dev or retention."""
+
+    name: str
+    collection: Collection
+    query_ids: Sequence[str]
+    passage_ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What contenders are measured on and by.
+
+    `base_dev` is the base on the development queries, `head` what decides for all others, `weigh` tunes the hybrid's
+    weights on what was found for the development queries and leaves its grid in a folder. Vectors that do not fit in
+    memory go to `place`.
+    """
+
+    recipe: Recipe
+    dev: Ground
+    retention: Ground | None
+    base_dev: Evaluation
+    head: str
+    weigh: Callable[[Searched, Path], Mapping[Head, float]]
+    place: Path
+
+
+def retention_fingerprint(config: SelectConfig) -> str:
+    """A content hash of the retention data, empty where none is named; a Hub id is taken to stay what it is."""
+    if config.retention is None:
+        return ""
+    on_hub = is_hub_id(config.retention, asked_for=False)
+    return config.retention if on_hub else source_fingerprint(resolve_path(config.retention, "the retention data"))
+
+
+def retention_ground(config: SelectConfig, seed: int, say: Say) -> Ground | None:
+    """Queries and passages of `select.retention`, drawn by `seed` where there are more than wanted.
+
+    Raises DataError where no query of it has a relevant passage.
+    """
+    if config.retention is None:
+        say("select.retention names no data, so what else the chosen model may have forgotten is not measured")
+        return None
+    collection, why = read_collection(config.retention)
+    say(f"retention: {why}")
+    judged = [query_id for query_id in collection.queries if query_id in collection.positives]
+    if not judged:
+        raise DataError("no query has a relevant passage", where="select.retention", fix="name data with judgments")
+    generator = np.random.default_rng(seed)
+    query_ids = _drawn(judged, config.retention_queries, generator)
+    kept = {passage_id for query_id in query_ids for passage_id in collection.grades[query_id]}
+    others = [passage_id for passage_id in collection.passages if passage_id not in kept]
+    kept.update(_drawn(others, max(0, config.retention_passages - len(kept)), generator))
+    return Ground(
+        "retention", collection, query_ids, [passage_id for passage_id in collection.passages if passage_id in kept]
+    )
+
+
+def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -> list[dict[str, Any]]:
+    """Measure every contender into `folder`, the base first and the checkpoint last; returns their figures.
+
+    `tuned` becomes one after the other. Where training left the shared weights as they were there is nothing to merge.
+    """
+    vectors = _query_vectors(base, contest)
+    rows = [_of_base(base, contest, folder / folder_of(BASE))]
+    base_weights, tuned_weights = weights_of(base.cpu()), weights_of(tuned)  # the device is for one model at a time
+    far = distance(base_weights, tuned_weights)
+    alphas = sorted({*(contest.recipe.select.alphas if far else ()), 1.0})
+    for alpha in alphas:
+        place = folder / folder_of(name_of(alpha))
+        if not (place / FIGURES).is_file():
+            tuned.load_state_dict(interpolate(base_weights, tuned_weights, alpha))
+            _measure(tuned, alpha, alpha * far, vectors, contest, place)
+        rows.append(read_json(place / FIGURES))
+    return rows
+
+
+def decide(
+    rows: Sequence[Mapping[str, Any]], contest: Contest, clusters: Mapping[str, int], folder: Path
+) -> dict[str, Any]:
+    """Choose between the contenders that `run_contest` measured into `folder`.
+
+    Returns for selection.json who was chosen and why, by which rule, and the figures and fate of every contender.
+    """
+    metric = contest.recipe.evaluate.main_metric
+    contenders = [Contender(BASE, 0.0, contest.base_dev.per_query[metric], rows[0]["retention"])]
+    for row in rows[1:]:
+        dev = load_evaluation(folder / folder_of(row["name"]), contest.head).per_query[metric]
+        contenders.append(Contender(row["name"], row["alpha"], dev, row["retention"]))
+    choice = choose(contenders, clusters, contest.recipe.select, contest.recipe.evaluate)
+    return _as_json(rows, choice, contest)
+
+
+def in_words(selection: Mapping[str, Any]) -> str:
+    """One line for a person: every contender's development metric, and who was chosen."""
+    figures = ", ".join(f"{row['name']} {row['dev']:.4f}" for row in selection["candidates"])
+    return f"dev {selection['metric']}: {figures}; chosen: {selection['chosen']}"
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Contest) -> dict[str, Any]:
+    config, retention = contest.recipe.select, contest.retention
+    chosen = next(row for row in rows if row["name"] == choice.name)
+    measured = None
+    if retention is not None:
+        sizes = {"queries": len(retention.query_ids), "passages": len(retention.passage_ids)}
+        measured = {"data": config.retention, "fingerprint": retention.collection.fingerprint, **sizes}
+    return {
+        "chosen": choice.name,
+        "alpha": chosen["alpha"],
+        "chosen_metric": chosen["dev"],
+        "weights": chosen["weights"],
+        "why_base": why_base(choice),
+        "noise": config.noise,
+        "retention": measured,
+        "retention_tolerance": config.retention_tolerance,
+        "candidates": [
+            {**row, "fate": choice.fates[row["name"]], "p_value": choice.p_values.get(row["name"])} for row in rows
+        ],
+    }
+
+
+def _of_base(base: Encoder, contest: Contest, place: Path) -> dict[str, Any]:
+    metric = contest.recipe.evaluate.main_metric
+    if not (place / FIGURES).is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        weights = base.settings.hybrid_weights or {}
+        figures = {
+            "name": BASE,
+            "alpha": 0.0,
+            "dev": mean(contest.base_dev.per_query)[metric],
+            "distance": 0.0,
+            "query_cosine": 1.0 if "dense" in base.settings.heads else None,
+            "retention": _retention(base, BASE, contest.base_dev.head, weights, contest, place),
+            "weights": _of_several(base, weights),
+        }
+        write_json(place / FIGURES, figures)
+    return read_json(place / FIGURES)
+
+
+def _measure(
+    encoder: Encoder, alpha: float, far: float, base_vectors: np.ndarray | None, contest: Contest, place: Path
+) -> None:
+    """Measure one merge, or the checkpoint, into `place`; its figures are written last."""
+    name, metric = name_of(alpha), contest.recipe.evaluate.main_metric
+    place.mkdir(parents=True, exist_ok=True)
+    measured = _measured(encoder, name, contest.dev, contest)
+    searched = measured.searched[contest.dev.name]
+    weights = contest.weigh(searched, place)
+    evaluations = searched.evaluations(weights)
+    save_evaluations(place, evaluations)
+    decisive = next(evaluation for evaluation in evaluations if evaluation.head == contest.head)
+    kept = _retention(encoder, name, contest.head, weights, contest, place)
+    figures = {
+        "name": name,
+        "alpha": alpha,
+        "dev": mean(decisive.per_query)[metric],
+        "distance": far,
+        "query_cosine": _mean_cosine(base_vectors, measured.queries[contest.dev.name].dense),
+        "retention": kept,
+        "weights": _of_several(encoder, weights),
+    }
+    write_json(place / FIGURES, figures)
+
+
+def _retention(
+    encoder: Encoder,
+    name: str,
+    head: str,
+    weights: Mapping[Head, float],
+    contest: Contest,
+    place: Path,
+) -> float | None:
+    """The mean of the main metric on retention data, where there is any."""
+    if contest.retention is None:
+        return None
+    measured = _measured(encoder, name, contest.retention, contest)
+    evaluation = measured.searched[contest.retention.name].evaluation(head, weights)
+    save_evaluations(place / "retention", [evaluation])
+    return mean(evaluation.per_query)[contest.recipe.evaluate.main_metric]
+
+
+def _measured(encoder: Encoder, name: str, ground: Ground, contest: Contest) -> Measured:
+    config, precision = contest.recipe.evaluate, contest.recipe.train.precision
+    sets = {ground.name: ground.query_ids}
+    return measure_encoder(
+        encoder, name, ground.collection, ground.passage_ids, sets, config, precision, None, contest.place
+    )
+
+
+def _of_several(encoder: Encoder, weights: Mapping[Head, float]) -> dict[Head, float] | None:
+    """The hybrid's weights of an encoder that has a hybrid."""
+    return dict(weights) if len(encoder.settings.heads) > 1 else None
+
+
+def _query_vectors(base: Encoder, contest: Contest) -> np.ndarray | None:
+    """The base's dense vectors of the development queries, (N, D), None without a dense head."""
+    if "dense" not in base.settings.heads:
+        return None
+    device = pick_device()
+    tokens = tokenize_queries(base.to(device), contest.dev.collection, contest.dev.query_ids)
+    return encode_tokens(base, tokens, pick_precision(contest.recipe.train.precision, device)).dense
+
+
+def _mean_cosine(first: np.ndarray | None, second: np.ndarray | None) -> float | None:
+    """The mean cosine of rows, (N, D) each."""
+    if first is None or second is None or not len(first):
+        return None
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float(np.mean((first * second).sum(axis=1) / np.maximum(lengths, 1e-12)))
+
+
+def _drawn(ids: Sequence[str], at_most: int, generator: np.random.Generator) -> list[str]:
+    """Some of the ids, in their order."""
+    if len(ids) <= at_most:
+        return list(ids)
+    return [ids[row] for row in np.sort(generator.choice(len(ids), at_most, replace=False))]
