@@ -1,6 +1,6 @@
 """The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
 
-    prepare -> measure_words -> measure_base -> tune -> measure_tuned -> judge -> deliver -> report
+    prepare -> measure_words -> measure_base -> mine -> tune -> measure_tuned -> judge -> deliver -> report
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
@@ -8,6 +8,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
     data/         the collection, its near-duplicates and the split
     base/         the untuned encoder on the test queries, by every head; base/dev on the development corpus
     bm25/         the baseline without a model
+    negatives/    candidates, which of them are negatives and why, where the recipe mines; negatives.html
     train/        the log, the best checkpoint (train/model) and how it was chosen (selection.json)
     tuned/        the chosen encoder on the test queries
     verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
@@ -46,6 +47,7 @@ from m3tune.evaluation.measure import (
 from m3tune.evaluation.metrics import mean, parse_metrics
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
+from m3tune.mining import mine, without_new_heads
 from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
@@ -90,7 +92,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
     measure_words(folder, recipe, prepared)
     measure_base(folder, recipe, prepared, say)
-    tune(folder, recipe, prepared, say)
+    tune(folder, recipe, mine(folder, recipe, prepared, without_new_heads(recipe.model), say), say)
     measure_tuned(folder, recipe, prepared, say)
     result = judge(folder, recipe, prepared)
     deliver(folder, recipe, result)
@@ -120,7 +122,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
     if is_complete(folder / "base", key):
         return
     collection, split = prepared.collection, prepared.split
-    encoder, why = load_encoder(_base_model(recipe))
+    encoder, why = load_encoder(without_new_heads(recipe.model))
     say(f"{recipe.model.path}: {why}")
     head = _head_of_base(recipe, encoder)
     with writing(folder / "base", key) as (partial, counts), _vectors(folder, "base") as place:
@@ -266,7 +268,7 @@ def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:
     if is_complete(folder / "model", key):
         return
     tuned = result.delivered == "tuned"
-    encoder, _ = load_encoder(_tuned_model(folder, recipe) if tuned else _base_model(recipe))
+    encoder, _ = load_encoder(_tuned_model(folder, recipe) if tuned else without_new_heads(recipe.model))
     if not tuned and (folder / "base" / WEIGHTS).is_file():
         best = read_json(folder / "base" / WEIGHTS)["best"]
         encoder.settings = replace(encoder.settings, hybrid_weights=best["weights"])
@@ -315,15 +317,6 @@ def _tuned_model(folder: Path, recipe: Recipe) -> ModelConfig:
     """The chosen checkpoint; its folder holds the settings, prompts and limits it was trained with."""
     path = str(folder.resolve() / "train" / "model")
     return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
-
-
-def _base_model(recipe: Recipe) -> ModelConfig:
-    """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
-    model = recipe.model
-    if not model.new_heads:
-        return model
-    heads = None if model.heads is None else tuple(h for h in model.heads if h not in model.new_heads) or ("dense",)
-    return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
 
 
 def _head_of_base(recipe: Recipe, encoder: Encoder) -> str:

@@ -53,6 +53,7 @@ def environment() -> Environment:
         "interval": words.interval,
         "p_value": words.p_value,
         "rank": words.rank,
+        "share": words.share,
         "head": words.head,
         "duration": words.duration,
         "summary": words.summary,

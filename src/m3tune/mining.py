@@ -1,0 +1,292 @@
+"""The mining stage: hard negatives for the training queries, each with where it comes from and why others are none.
+
+directory/candidates.parquet   every candidate: sources, ranks, scores, why it was removed, whether it was chosen
+directory/positives.parquet    the known positives and their scores
+directory/summary.json         what other thresholds would keep, score histograms, examples; negatives.html shows it
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from m3tune import __version__
+from m3tune.artifact import StageKey, fingerprint, is_complete, write_json, writing
+from m3tune.config import MineConfig, ModelConfig, Recipe
+from m3tune.data.collection import Collection
+from m3tune.data.known import known_relevant
+from m3tune.data.prepared import Prepared
+from m3tune.data.read import read_collection
+from m3tune.data.similar import Similar, exact_copies, find_similar
+from m3tune.data.split import queries_of
+from m3tune.data.write import write_collection
+from m3tune.errors import DataError, RecipeError
+from m3tune.evaluation.measure import deciding_head
+from m3tune.machine import Precision, pick_device, pick_precision
+from m3tune.model.encoder import Encoder
+from m3tune.model.settings import M3_WEIGHTS
+from m3tune.model.weights import load_encoder, model_fingerprint
+from m3tune.negatives import filters, summary
+from m3tune.negatives.candidates import Pairs, unite
+from m3tune.negatives.ground import Ground, make_ground, read_pool
+from m3tune.negatives.scores import Scores, feedback_between_positives, feedback_ratios, score_all
+from m3tune.negatives.select import select, suspicion
+from m3tune.negatives.sources import RANDOM, brought, check_sources, drawn, searched
+from m3tune.negatives.table import read_negatives, read_taught_positives, write_mined
+from m3tune.negatives.teacher import Teacher, TextPair
+from m3tune.paths import resolve_path
+from m3tune.preparation import Say, prepare, source_fingerprint
+from m3tune.report.negatives_page import SUMMARY, write_negatives_page
+from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
+from m3tune.retrieval.store import corpus_vectors
+from m3tune.retrieval.vectors import Vectors
+from m3tune.types import HYBRID, MINED, Head
+
+STAGE, FOLDER = "mine", "negatives"
+CACHE = "teacher.sqlite"  # beside the stage's directory
+_SPARE = 8  # random passages beyond twice those that are wanted, since some will be removed
+
+
+@dataclass(frozen=True)
+class Task:
+    """For whom negatives are mined, and with what."""
+
+    config: MineConfig
+    model: ModelConfig
+    collection: Collection
+    similar: Similar
+    query_ids: Sequence[str]
+    data_fingerprint: str
+    precision: Precision = "auto"
+
+    @property
+    def key(self) -> StageKey:
+        """What the mined negatives depend on, the contents of every file that the recipe names among it."""
+        config = self.config
+        named = {"pool": config.pool, "verdicts": config.verdicts}
+        named |= {f"run {name}": source.run for name, source in config.sources.items()}
+        files = {name: source_fingerprint(resolve_path(file, name)) for name, file in named.items() if file}
+        teacher = {"teacher": model_fingerprint(ModelConfig(path=config.teacher))} if config.teacher else {}
+        inputs = {"data": self.data_fingerprint, "model": model_fingerprint(self.model), "m3tune": __version__}
+        settings = {
+            "mine": config.model_dump(),
+            "model": self.model.model_dump(),
+            "queries": fingerprint(self.query_ids),
+        }
+        return StageKey(STAGE, settings | {"precision": self.precision}, inputs | files | teacher)
+
+
+def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, say: Say) -> Prepared:
+    """The data with negatives mined for its training queries, where the recipe asks for them; else as it is.
+
+    `model` mines unless the recipe names another.
+    """
+    if recipe.mine is None:
+        return prepared
+    task = task_of(recipe, prepared.collection, prepared.similar, prepared.split.train, prepared.fingerprint, model)
+    mine_into(folder / FOLDER, task, say)
+    collection = with_mined(prepared.collection, folder / FOLDER, keep_given=task.config.keep_given)
+    return replace(prepared, collection=collection, fingerprint=task.key.fingerprint)
+
+
+def task_of(
+    recipe: Recipe, collection: Collection, similar: Similar, query_ids: Sequence[str], data: str, model: ModelConfig
+) -> Task:
+    """What a recipe with a [mine] table asks for. Raises RecipeError for one that contradicts itself."""
+    config = recipe.mine or MineConfig()
+    check_sources(config.sources)
+    if not config.negatives_per_query + config.random_per_query:
+        raise RecipeError(
+            "nothing is to be mined", where="mine.negatives_per_query", fix="set it, or random_per_query, above zero"
+        )
+    if config.teacher is None and not (config.teacher_threshold is None and config.teacher_margin is None):
+        raise RecipeError(
+            "there is no teacher", where="mine.teacher", fix="name a cross-encoder, or leave its keys out"
+        )
+    if config.model is not None:
+        model = ModelConfig(path=config.model, trust_remote_code=recipe.model.trust_remote_code)
+    return Task(config, model, collection, similar, query_ids, data, recipe.train.precision)
+
+
+def mine_into(directory: Path, task: Task, say: Say) -> None:
+    """Mine into `directory`, unless it is there already."""
+    key = task.key
+    if is_complete(directory, key):
+        return
+    vectors_place = directory.with_name(directory.name + ".vectors")
+    config = task.config
+    ground = make_ground(
+        task.collection,
+        known_relevant(task.collection, task.similar),
+        task.query_ids,
+        read_pool(resolve_path(config.pool, "the pool"), task.collection) if config.pool else None,
+    )
+    verdicts = filters.load_verdicts(resolve_path(config.verdicts, "the verdicts"), ground) if config.verdicts else []
+    encoder, why = load_encoder(task.model)
+    say(f"mining with {task.model.path}: {why}")
+    queries, passages, weights = _encode(encoder, task, ground, vectors_place)
+    with writing(directory, key) as (partial, counts):
+        pairs = _candidates(task, ground, queries, passages, weights)
+        scores = score_all(queries, passages, weights, ground, pairs)
+        known = filters.known_masks(pairs, ground)
+        found = pairs.found_by([source for source in pairs.sources if source != RANDOM])
+        clean = found & ~np.any(list(known.values()), axis=0)
+        teacher = _teach(task, ground, pairs, known, directory.with_name(CACHE)) if config.teacher else None
+        ratios = feedback_ratios(passages, ground, pairs, scores)
+        suspected = suspicion(config, ground, pairs, scores, teacher, ratios, clean)
+        selection = select(
+            config, ground, pairs, scores, teacher, known, filters.reviewed(pairs, ground, verdicts), suspected
+        )
+        write_mined(partial, ground, pairs, scores, teacher, selection)
+        between = feedback_between_positives(passages, ground, scores)
+        facts = {
+            "rule": suspected.found,
+            "sources": summary.by_source(pairs, selection),
+            "thresholds": summary.thresholds(ground, pairs, scores, clean, ratios, between),
+            "histograms": summary.histograms(scores, selection),
+            "examples": summary.examples(ground, pairs, scores, selection),
+        }
+        write_json(partial / SUMMARY, facts)
+        counts |= selection.counts()
+    shutil.rmtree(vectors_place, ignore_errors=True)
+    write_negatives_page(directory)
+    for line in summary.in_words(counts, suspected.found):
+        say(line)
+
+
+def mine_recipe(recipe: Recipe, say: Say) -> tuple[Path, dict[str, Path]]:
+    """The data and the mining stage of a recipe alone: the stage's directory, and what was written for others."""
+    folder = Path(recipe.output).expanduser()
+    prepared = prepare(recipe.data, folder / "data", say)
+    asked = recipe if recipe.mine else recipe.model_copy(update={"mine": MineConfig()})
+    mined = mine(folder, asked, prepared, without_new_heads(recipe.model), say)
+    return folder / FOLDER, write_outputs(mined.collection, prepared.split.train, folder / FOLDER)
+
+
+def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Path]]:
+    """Mine for the queries of data that is not divided further, into the recipe's output; as `mine_recipe`."""
+    config, directory = recipe.data, Path(recipe.output).expanduser()
+    collection, why = read_collection(config.path, config.format, config.columns)
+    say(why)
+    if split == "auto":
+        split = "train" if "train" in collection.splits else "all"
+    query_ids = queries_of(collection, split)
+    similar = find_similar(collection) if config.near_duplicates else exact_copies(collection)
+    task = task_of(recipe, collection, similar, query_ids, collection.fingerprint, recipe.model)
+    mine_into(directory, task, say)
+    mined = with_mined(collection, directory, keep_given=task.config.keep_given)
+    return directory, write_outputs(mined, query_ids, directory)
+
+
+def without_new_heads(model: ModelConfig) -> ModelConfig:
+    """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
+    if not model.new_heads:
+        return model
+    heads = None if model.heads is None else tuple(h for h in model.heads if h not in model.new_heads) or ("dense",)
+    return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
+
+
+def with_mined(collection: Collection, directory: Path, *, keep_given: bool) -> Collection:
+    """The collection with the mined negatives and, where a teacher scored them, its scores of the positives.
+
+    The scores that the data gave are left out then: they may have another scale.
+    """
+    mined, taught = read_negatives(directory), read_taught_positives(directory)
+    pairs = {(negative.query_id, negative.passage_id) for negative in mined}
+    given = [n for n in collection.negatives if keep_given and (n.query_id, n.passage_id) not in pairs]
+    if not taught:
+        return replace(collection, negatives=(*given, *mined))
+    judgments = (j._replace(score=taught.get((j.query_id, j.passage_id))) for j in collection.judgments)
+    unscored = (negative._replace(score=None) for negative in given)
+    return replace(collection, judgments=tuple(judgments), negatives=(*unscored, *mined))
+
+
+def write_outputs(collection: Collection, query_ids: Sequence[str], directory: Path) -> dict[str, Path]:
+    """Rows of the queries with negatives, beside the candidates: FlagEmbedding's JSON lines, and pairs in Parquet.
+
+    Scores are a teacher's, as FlagEmbedding takes them; the mining model's stand in candidates.parquet.
+    """
+    asked = set(query_ids) & {negative.query_id for negative in collection.negatives}
+    mined = (n for n in collection.negatives if n.query_id in asked)
+    negatives = tuple(n._replace(score=None) if n.source == MINED else n for n in mined)
+    judgments = tuple(j for j in collection.judgments if j.query_id in asked)
+    rows = replace(collection, judgments=judgments, negatives=negatives)
+    written = {"flagembedding": directory / "flagembedding.jsonl", "pairs": directory / "pairs.parquet"}
+    for name, file in written.items():
+        if not file.exists():
+            write_collection(rows, file, name)
+    return written
+
+
+def _encode(encoder: Encoder, task: Task, ground: Ground, place: Path) -> tuple[Vectors, Vectors, Mapping[Head, float]]:
+    """Vectors of queries and passages by the heads that are needed, and the weights of those that decide."""
+    config, heads = task.config, encoder.settings.heads
+    check_sources(config.sources, heads)
+    deciding = _deciding(config, heads)
+    mixed = encoder.settings.hybrid_weights or M3_WEIGHTS
+    weights: dict[Head, float] = {h: mixed[h] for h in heads if mixed.get(h)} if deciding == HYBRID else {deciding: 1.0}  # type: ignore[dict-item]
+    needed = {*weights, *config.sources, "dense"}
+    if needed & {"multi", HYBRID}:  # which search among what the other heads find
+        needed |= {*heads}
+    wanted = [head for head in heads if head in needed]
+    encoder.to(pick_device())
+    dtype = pick_precision(task.precision, encoder.device)
+    tokens = tokenize_passages(encoder, task.collection, ground.passage_ids)
+    passages = corpus_vectors(encoder, tokens, dtype, wanted, "encode passages (mining)", place)
+    tokens = tokenize_queries(encoder, task.collection, ground.query_ids)
+    return encode_tokens(encoder, tokens, dtype, wanted, "encode queries (mining)"), passages, weights
+
+
+def _deciding(config: MineConfig, heads: Sequence[Head]) -> str:
+    """The head or the hybrid that `mine.head` means for a model with these heads. Raises RecipeError."""
+    if config.head != "auto" and (config.head not in heads if config.head != HYBRID else len(heads) < 2):
+        raise RecipeError(
+            f"the mining model has {', '.join(heads)} only", where="mine.head", fix='name one of these, or "auto"'
+        )
+    return deciding_head(config.head, heads)
+
+
+def _candidates(
+    task: Task, ground: Ground, queries: Vectors, passages: Vectors, weights: Mapping[Head, float]
+) -> Pairs:
+    """What all sources bring, and the random passages that the recipe wants. Raises DataError where that is nothing."""
+    config = task.config
+    whole = ground.pool_size == len(passages)
+    pool = passages if whole else passages.subset(np.arange(ground.pool_size))
+    deciding = next(iter(weights)) if len(weights) == 1 else HYBRID
+    rankings = [*searched(queries, pool, config.sources, weights, deciding), *brought(ground, config.sources)]
+    random = config.random_per_query + (config.negatives_per_query if config.fill == "random" else 0)
+    if random:
+        rankings.append(drawn(ground, config.seed, 2 * random + _SPARE))
+    pairs = unite(rankings, len(ground.passage_ids))
+    if not len(pairs):
+        raise DataError(
+            f"no source found a candidate for any of {len(ground.query_ids):,} queries",
+            where="mine.sources",
+            fix="widen their ranks, or check that there are queries with a relevant passage",
+        )
+    return pairs
+
+
+def _teach(task: Task, ground: Ground, pairs: Pairs, known: filters.Masks, cache: Path) -> Scores:
+    """The teacher's scores of the positives and of the candidates that are not known to be relevant, else no number."""
+    config, collection = task.config, task.collection
+    assert config.teacher is not None
+    open_ones = np.flatnonzero(~np.any(list(known.values()), axis=0))
+    query, passage = ground.positives
+
+    def texts(queries: np.ndarray, passages: np.ndarray) -> list[TextPair]:
+        return [
+            (collection.queries[ground.query_ids[q]].text, collection.passages[ground.passage_ids[p]].full_text)
+            for q, p in zip(queries.tolist(), passages.tolist(), strict=True)
+        ]
+
+    made = model_fingerprint(ModelConfig(path=config.teacher))
+    with Teacher(config.teacher, made, cache, config.teacher_max_tokens, task.precision) as teacher:
+        candidate = np.full(len(pairs), np.nan, dtype=np.float32)
+        candidate[open_ones] = teacher.scores(texts(pairs.query[open_ones], pairs.passage[open_ones]))
+        return Scores(candidate, teacher.scores(texts(query, passage)))
