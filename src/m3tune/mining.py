@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from m3tune import __version__
-from m3tune.artifact import StageKey, fingerprint, is_complete, write_json, writing
+from m3tune.artifact import MANIFEST, StageKey, fingerprint, is_complete, read_json, write_json, writing
 from m3tune.config import MineConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.known import known_relevant
@@ -27,7 +28,6 @@ from m3tune.data.write import write_collection
 from m3tune.errors import DataError, RecipeError
 from m3tune.evaluation.measure import deciding_head
 from m3tune.machine import Precision, pick_device, pick_precision
-from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint
 from m3tune.negatives import filters, summary
@@ -88,16 +88,16 @@ def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, s
     if recipe.mine is None:
         return prepared
     task = task_of(recipe, prepared.collection, prepared.similar, prepared.split.train, prepared.fingerprint, model)
-    mine_into(folder / FOLDER, task, say)
-    collection = with_mined(prepared.collection, folder / FOLDER, keep_given=task.config.keep_given)
+    place = folder / FOLDER
+    mine_into(place, task, say)
+    for line in summary.in_words(read_json(place / MANIFEST)["counts"], read_json(place / SUMMARY)["rule"]):
+        say(line)
+    collection = with_mined(prepared.collection, place, keep_given=task.config.keep_given)
     return replace(prepared, collection=collection, fingerprint=task.key.fingerprint)
 
 
-def task_of(
-    recipe: Recipe, collection: Collection, similar: Similar, query_ids: Sequence[str], data: str, model: ModelConfig
-) -> Task:
-    """What a recipe with a [mine] table asks for. Raises RecipeError for one that contradicts itself."""
-    config = recipe.mine or MineConfig()
+def check_mining(config: MineConfig) -> None:
+    """Raises RecipeError for a [mine] table that contradicts itself."""
     check_sources(config.sources)
     if not config.negatives_per_query + config.random_per_query:
         raise RecipeError(
@@ -107,6 +107,27 @@ def task_of(
         raise RecipeError(
             "there is no teacher", where="mine.teacher", fix="name a cross-encoder, or leave its keys out"
         )
+
+
+def check_use(recipe: Recipe) -> None:
+    """Raises RecipeError where a recipe mines what it would not train on."""
+    if recipe.mine is None:
+        return
+    check_mining(recipe.mine)
+    if not recipe.train.negatives_per_query:
+        raise RecipeError(
+            "[mine] finds negatives, and training would use none of them",
+            where="train.negatives_per_query",
+            fix="set it, e.g. to 4, or leave [mine] out",
+        )
+
+
+def task_of(
+    recipe: Recipe, collection: Collection, similar: Similar, query_ids: Sequence[str], data: str, model: ModelConfig
+) -> Task:
+    """What a recipe's [mine] table asks for. Raises RecipeError where it contradicts itself."""
+    config = recipe.mine or MineConfig()
+    check_mining(config)
     if config.model is not None:
         model = ModelConfig(path=config.model, trust_remote_code=recipe.model.trust_remote_code)
     return Task(config, model, collection, similar, query_ids, data, recipe.train.precision)
@@ -114,35 +135,28 @@ def task_of(
 
 def mine_into(directory: Path, task: Task, say: Say) -> None:
     """Mine into `directory`, unless it is there already."""
-    key = task.key
+    key, config = task.key, task.config
     if is_complete(directory, key):
         return
-    vectors_place = directory.with_name(directory.name + ".vectors")
-    config = task.config
-    ground = make_ground(
-        task.collection,
-        known_relevant(task.collection, task.similar),
-        task.query_ids,
-        read_pool(resolve_path(config.pool, "the pool"), task.collection) if config.pool else None,
-    )
+    known = known_relevant(task.collection, task.similar)
+    pool = read_pool(resolve_path(config.pool, "the pool"), task.collection) if config.pool else None
+    ground = make_ground(task.collection, known, task.query_ids, pool)
     verdicts = filters.load_verdicts(resolve_path(config.verdicts, "the verdicts"), ground) if config.verdicts else []
-    encoder, why = load_encoder(task.model)
-    say(f"mining with {task.model.path}: {why}")
-    queries, passages, weights = _encode(encoder, task, ground, vectors_place)
+    place = directory.with_name(directory.name + ".vectors")
     with writing(directory, key) as (partial, counts):
-        pairs = _candidates(task, ground, queries, passages, weights)
-        scores = score_all(queries, passages, weights, ground, pairs)
-        known = filters.known_masks(pairs, ground)
-        found = pairs.found_by([source for source in pairs.sources if source != RANDOM])
-        clean = found & ~np.any(list(known.values()), axis=0)
-        teacher = _teach(task, ground, pairs, known, directory.with_name(CACHE)) if config.teacher else None
-        ratios = feedback_ratios(passages, ground, pairs, scores)
+        miner = _encode(task, ground, place, say)
+        pairs = _candidates(task, ground, miner)
+        scores = score_all(miner.queries, miner.passages, miner.weights, ground, pairs)
+        masks = filters.known_masks(pairs, ground)
+        unknown = ~np.any(list(masks.values()), axis=0)
+        clean = unknown & pairs.found_by([source for source in pairs.sources if source != RANDOM])
+        teacher = _teach(task, ground, pairs, unknown, directory.with_name(CACHE)) if config.teacher else None
+        ratios = feedback_ratios(miner.passages, ground, pairs, scores)
         suspected = suspicion(config, ground, pairs, scores, teacher, ratios, clean)
-        selection = select(
-            config, ground, pairs, scores, teacher, known, filters.reviewed(pairs, ground, verdicts), suspected
-        )
+        review = filters.reviewed(pairs, ground, verdicts)
+        selection = select(config, ground, pairs, scores, teacher, masks, review, suspected)
         write_mined(partial, ground, pairs, scores, teacher, selection)
-        between = feedback_between_positives(passages, ground, scores)
+        between = feedback_between_positives(miner.passages, ground, scores)
         facts = {
             "rule": suspected.found,
             "sources": summary.by_source(pairs, selection),
@@ -152,10 +166,8 @@ def mine_into(directory: Path, task: Task, say: Say) -> None:
         }
         write_json(partial / SUMMARY, facts)
         counts |= selection.counts()
-    shutil.rmtree(vectors_place, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
     write_negatives_page(directory)
-    for line in summary.in_words(counts, suspected.found):
-        say(line)
 
 
 def mine_recipe(recipe: Recipe, say: Say) -> tuple[Path, dict[str, Path]]:
@@ -222,14 +234,29 @@ def write_outputs(collection: Collection, query_ids: Sequence[str], directory: P
     return written
 
 
-def _encode(encoder: Encoder, task: Task, ground: Ground, place: Path) -> tuple[Vectors, Vectors, Mapping[Head, float]]:
-    """Vectors of queries and passages by the heads that are needed, and the weights of those that decide."""
+class _Miner(NamedTuple):
+    """Vectors of queries and of all passages, and how the mining model scores."""
+
+    queries: Vectors
+    passages: Vectors
+    deciding: str  # a head, or the hybrid
+    mixed: Mapping[Head, float]  # the hybrid's weights
+
+    @property
+    def weights(self) -> Mapping[Head, float]:
+        """The weights of the heads whose sum is the score."""
+        by_head: Mapping[Any, float] = self.mixed if self.deciding == HYBRID else {self.deciding: 1.0}
+        return {head: by_head[head] for head in self.passages.heads if by_head.get(head)}
+
+
+def _encode(task: Task, ground: Ground, place: Path, say: Say) -> _Miner:
+    """Encode by the heads that are needed; passages may go to `place`."""
+    encoder, why = load_encoder(task.model)
+    say(f"mining with {task.model.path}: {why}")
     config, heads = task.config, encoder.settings.heads
     check_sources(config.sources, heads)
     deciding = _deciding(config, heads)
-    mixed = encoder.settings.hybrid_weights or M3_WEIGHTS
-    weights: dict[Head, float] = {h: mixed[h] for h in heads if mixed.get(h)} if deciding == HYBRID else {deciding: 1.0}  # type: ignore[dict-item]
-    needed = {*weights, *config.sources, "dense"}
+    needed = {deciding, *config.sources, "dense"}  # dense, as it compares passages at the least cost
     if needed & {"multi", HYBRID}:  # which search among what the other heads find
         needed |= {*heads}
     wanted = [head for head in heads if head in needed]
@@ -238,7 +265,8 @@ def _encode(encoder: Encoder, task: Task, ground: Ground, place: Path) -> tuple[
     tokens = tokenize_passages(encoder, task.collection, ground.passage_ids)
     passages = corpus_vectors(encoder, tokens, dtype, wanted, "encode passages (mining)", place)
     tokens = tokenize_queries(encoder, task.collection, ground.query_ids)
-    return encode_tokens(encoder, tokens, dtype, wanted, "encode queries (mining)"), passages, weights
+    queries = encode_tokens(encoder, tokens, dtype, wanted, "encode queries (mining)")
+    return _Miner(queries, passages, deciding, encoder.settings.hybrid_weights or M3_WEIGHTS)
 
 
 def _deciding(config: MineConfig, heads: Sequence[Head]) -> str:
@@ -250,15 +278,13 @@ def _deciding(config: MineConfig, heads: Sequence[Head]) -> str:
     return deciding_head(config.head, heads)
 
 
-def _candidates(
-    task: Task, ground: Ground, queries: Vectors, passages: Vectors, weights: Mapping[Head, float]
-) -> Pairs:
+def _candidates(task: Task, ground: Ground, miner: _Miner) -> Pairs:
     """What all sources bring, and the random passages that the recipe wants. Raises DataError where that is nothing."""
-    config = task.config
+    config, passages = task.config, miner.passages
     whole = ground.pool_size == len(passages)
-    pool = passages if whole else passages.subset(np.arange(ground.pool_size))
-    deciding = next(iter(weights)) if len(weights) == 1 else HYBRID
-    rankings = [*searched(queries, pool, config.sources, weights, deciding), *brought(ground, config.sources)]
+    pool = passages if whole else passages.subset(ground.own_numbers[: ground.pool_size])
+    rankings = searched(miner.queries, pool, config.sources, miner.mixed, miner.deciding)
+    rankings += brought(ground, config.sources)
     random = config.random_per_query + (config.negatives_per_query if config.fill == "random" else 0)
     if random:
         rankings.append(drawn(ground, config.seed, 2 * random + _SPARE))
@@ -272,11 +298,11 @@ def _candidates(
     return pairs
 
 
-def _teach(task: Task, ground: Ground, pairs: Pairs, known: filters.Masks, cache: Path) -> Scores:
-    """The teacher's scores of the positives and of the candidates that are not known to be relevant, else no number."""
+def _teach(task: Task, ground: Ground, pairs: Pairs, wanted: np.ndarray, cache: Path) -> Scores:
+    """The teacher's scores of the positives and of the `wanted` (M,) candidates; of others none, not a number."""
     config, collection = task.config, task.collection
     assert config.teacher is not None
-    open_ones = np.flatnonzero(~np.any(list(known.values()), axis=0))
+    rows = np.flatnonzero(wanted)
     query, passage = ground.positives
 
     def texts(queries: np.ndarray, passages: np.ndarray) -> list[TextPair]:
@@ -288,5 +314,5 @@ def _teach(task: Task, ground: Ground, pairs: Pairs, known: filters.Masks, cache
     made = model_fingerprint(ModelConfig(path=config.teacher))
     with Teacher(config.teacher, made, cache, config.teacher_max_tokens, task.precision) as teacher:
         candidate = np.full(len(pairs), np.nan, dtype=np.float32)
-        candidate[open_ones] = teacher.scores(texts(pairs.query[open_ones], pairs.passage[open_ones]))
+        candidate[rows] = teacher.scores(texts(pairs.query[rows], pairs.passage[rows]))
         return Scores(candidate, teacher.scores(texts(query, passage)))

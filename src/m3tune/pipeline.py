@@ -47,7 +47,7 @@ from m3tune.evaluation.measure import (
 from m3tune.evaluation.metrics import mean, parse_metrics
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
-from m3tune.mining import mine, without_new_heads
+from m3tune.mining import check_use, mine, without_new_heads
 from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
@@ -85,6 +85,7 @@ def silent(_: str) -> None:
 def run(recipe: Recipe, say: Say = silent) -> Verdict:
     """Every stage of `recipe`, skipping what is up to date and going on with what was cut off."""
     parse_metrics((*recipe.evaluate.metrics, recipe.evaluate.main_metric))
+    check_use(recipe)
     folder = Path(recipe.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")

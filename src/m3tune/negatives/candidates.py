@@ -39,8 +39,7 @@ class Pairs:
     def found_by(self, sources: Sequence[str]) -> np.ndarray:
         """(M,) bool, whether one of these sources found it."""
         rows = [row for row, source in enumerate(self.sources) if source in sources]
-        found: np.ndarray = (self.ranks[rows] > 0).any(axis=0)
-        return found
+        return np.asarray((self.ranks[rows] > 0).any(axis=0))
 
     @cached_property
     def rank(self) -> np.ndarray:

@@ -5,7 +5,7 @@ M candidates, N known positives, P passages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ LOW, HIGH = "score too low", "score too high"
 
 
 def known_masks(pairs: Pairs, ground: Ground) -> Masks:
-    """What judgments and copies say: relevant to the query or to one like it, nearly a positive, the query's own text."""
+    """What judgments and copies say: relevant to the query or one like it, nearly a positive, the query's own text."""
     query, passage = ground.positives
     collection, known = ground.collection, ground.known
     canonical = _numbers(ground, lambda id_: collection.canonical_passage[id_])
@@ -86,11 +86,15 @@ def reviewed(pairs: Pairs, ground: Ground, verdicts: Sequence[PairVerdict]) -> t
             said["model"][pair] = None
     graded = ((q, p) for q, grades in ground.collection.grades.items() for p, grade in grades.items() if grade <= 0)
     by_person, by_model, wrong, zero = (
-        _among(ground, pairs, ground.rows(of), ground.own_numbers)
-        for of in (said["relevant"], said["model"], said["not relevant"], graded)
+        among(ground, pairs, of) for of in (said["relevant"], said["model"], said["not relevant"], graded)
     )
     cleared = (wrong | zero) & ~by_person
     return by_person | (by_model & ~cleared), cleared
+
+
+def among(ground: Ground, pairs: Pairs, listed: Iterable[tuple[str, str]]) -> np.ndarray:
+    """(M,) whether a candidate is one of the listed pairs of query id and passage id."""
+    return _among(ground, pairs, ground.rows(listed), ground.own_numbers)
 
 
 def load_verdicts(file: Path, ground: Ground) -> list[PairVerdict]:

@@ -76,7 +76,7 @@ def make_ground(
 
 
 def read_pool(file: Path, collection: Collection) -> list[str]:
-    """The passage ids of a text file, one a line. Raises DataError for an id that is unknown, and where there is none."""
+    """The passage ids of a text file, one a line. Raises DataError where one is unknown, and where there is none."""
     with open_text(file) as stream:
         ids = [line.strip() for line in stream if line.strip()]
     check_known(ids, collection.passages, "passage", file)

@@ -39,7 +39,7 @@ class Selection:
     missing: np.ndarray  # (Q,) int64, how many negatives fewer than asked
 
     def counts(self) -> dict[str, Any]:
-        """Candidates = kept + removed by reason; chosen are of the kept."""
+        """What adds up: candidates = kept + removed by reason; the chosen are among the kept."""
         by_reason = np.bincount(self.removed, minlength=len(self.reasons) + 1).tolist()
         return {
             "candidates": len(self.removed),
@@ -73,17 +73,14 @@ def suspicion(
     if calibration is None:
         found = {"rule": "ratio", "ratio": FALLBACK, "because": "too few positives to calibrate on"}
         return Suspicion(against > FALLBACK, found)
-    found = {"risk": config.risk, "suspected": calibration.suspected}
+    rule = "feedback" if teacher is None else "teacher"
+    found = {"rule": rule, "risk": config.risk, "suspected": calibration.suspected}
     if not calibration.suspected:
-        return Suspicion(
-            np.zeros(len(pairs), dtype=bool), found | {"rule": "feedback" if teacher is None else "teacher"}
-        )
+        return Suspicion(np.zeros(len(pairs), dtype=bool), found)
     if teacher is not None:
-        return Suspicion(
-            teacher.candidate >= calibration.score, found | {"rule": "teacher", "score": calibration.score}
-        )
+        return Suspicion(teacher.candidate >= calibration.score, found | {"score": calibration.score})
     ratio = cut_of(ratios[clean], calibration)
-    return Suspicion(ratios >= ratio, found | {"rule": "feedback", "ratio": ratio})
+    return Suspicion(ratios >= ratio, found | {"ratio": ratio})
 
 
 def cut_of(ratios: np.ndarray, calibration: Calibration) -> float:

@@ -53,8 +53,12 @@ def searched(
     weights: Mapping[Head, float],
     deciding: str,
 ) -> list[Ranking]:
-    """What the sources that are a model's heads find; `model` is the head or hybrid that decides."""
-    wanted = {name: deciding if name == MODEL else name for name in sources if name in (MODEL, *_HEADS)}
+    """What the sources that are a model's heads find; `model` is the head or hybrid that decides.
+
+    `weights` are the hybrid's.
+    """
+    own = [name for name, source in sources.items() if source.run is None and name in (MODEL, *_HEADS)]
+    wanted = {name: deciding if name == MODEL else name for name in own}
     ranked: dict[str, list[Ranked]] = {}
     for head in FIRST_STAGE:
         depths = [sources[name].last for name, by in wanted.items() if by == head]
