@@ -8,10 +8,16 @@ import pytest
 from typer.main import get_command
 
 from m3tune.cli import app
-from m3tune.config import DataConfig, EvaluateConfig, ModelConfig, Recipe, TrainConfig
+from m3tune.config import DataConfig, EvaluateConfig, MineConfig, ModelConfig, Recipe, TrainConfig
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
+SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "mine": MineConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+}
 COMMANDS = get_command(app).commands
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
