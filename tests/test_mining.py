@@ -108,7 +108,7 @@ def test_mining_is_skipped_when_up_to_date_and_the_same_when_made_again(place, t
 
 
 def test_random_ones_stand_beside_the_hard_and_fill_up_only_where_asked(place, tmp_path):
-    hard = {"sources": {"model": {"last": 3}}, "negatives_per_query": 4, "threshold": None}
+    hard = {"sources": {"model": {"last": 3}}, "negatives_per_query": 4, "threshold": "none"}
     few = read_json(mined(place, tmp_path / "few", **hard) / MANIFEST)["counts"]
     assert few["negatives_missing"] >= 40
     filled = read_json(mined(place, tmp_path / "filled", fill="random", **hard) / MANIFEST)["counts"]

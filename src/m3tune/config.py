@@ -238,10 +238,10 @@ class MineConfig(_Config):
         "negatives), or your own with a run file.",
     )
     pool: str | None = Field(None, description="A file with a passage id a line to search in; None: the whole corpus.")
-    threshold: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
+    threshold: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = Field(
         "auto",
         description="A candidate whose score exceeds this times its lowest positive's is removed, e.g. 0.95; auto: "
-        "calibrated on the data, by the teacher's scores where there is one; None: never.",
+        "calibrated on the data, by the teacher's scores where there is one; none: never.",
     )
     risk: float = Field(
         0.02,

@@ -84,7 +84,8 @@ def _key_of(location: Sequence[str | int]) -> tuple[tuple[str, ...], type[BaseMo
     while length < len(location):
         field = table.model_fields.get(str(location[length - 1]))
         inner = field.annotation if field else None
-        inner = next((option for option in get_args(inner) if _is_table(option)), inner)
+        if get_origin(inner) is not dict:  # a table that may be left out
+            inner = next((option for option in get_args(inner) if _is_table(option)), inner)
         if get_origin(inner) is dict and _is_table(get_args(inner)[1]):
             inner = get_args(inner)[1]
             length += 1  # the name that the person chose

@@ -132,7 +132,7 @@ def test_the_lowest_positive_is_the_reference_and_the_fixed_ratio_is_above_it():
     with_too_few = suspicion(MineConfig(), ground, pairs, scores, None, np.zeros(24), clean)
     assert (with_too_few.mask == found.mask).all()
     assert "too few" in with_too_few.found["because"]
-    assert not suspicion(MineConfig(threshold=None), ground, pairs, scores, None, np.zeros(24), clean).mask.any()
+    assert not suspicion(MineConfig(threshold="none"), ground, pairs, scores, None, np.zeros(24), clean).mask.any()
 
 
 def test_copies_of_a_candidate_are_sampled_once():

@@ -63,7 +63,7 @@ def suspicion(
     are too high, the scores of all positives tell; which, the likeness to the query's own positives tells better.
     `clean` (M,) are the candidates to calibrate on: searched, and not known to be relevant.
     """
-    if config.threshold is None:
+    if config.threshold == "none":
         return Suspicion(np.zeros(len(pairs), dtype=bool), {"rule": "none"})
     against = relative(scores.candidate, scores.lowest(ground)[pairs.query])
     if config.threshold != "auto":
