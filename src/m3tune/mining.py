@@ -44,7 +44,7 @@ from m3tune.report.negatives_page import SUMMARY, write_negatives_page
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
-from m3tune.types import HYBRID, MINED, Head
+from m3tune.types import HYBRID, MINED, Head, PairVerdict
 
 STAGE, FOLDER = "mine", "negatives"
 CACHE = "teacher.sqlite"  # beside the stage's directory
@@ -78,6 +78,21 @@ class Task:
             "queries": fingerprint(self.query_ids),
         }
         return StageKey(STAGE, settings | {"precision": self.precision}, inputs | files | teacher)
+
+
+class Miner(NamedTuple):
+    """Vectors of queries and of all passages, and how the mining model scores."""
+
+    queries: Vectors
+    passages: Vectors
+    deciding: str  # a head, or the hybrid
+    mixed: Mapping[Head, float]  # the hybrid's weights
+
+    @property
+    def weights(self) -> Mapping[Head, float]:
+        """The weights of the heads whose sum is the score."""
+        by_head: Mapping[Any, float] = self.mixed if self.deciding == HYBRID else {self.deciding: 1.0}
+        return {head: by_head[head] for head in self.passages.heads if by_head.get(head)}
 
 
 def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, say: Say) -> Prepared:
@@ -145,29 +160,40 @@ def mine_into(directory: Path, task: Task, say: Say) -> None:
     place = directory.with_name(directory.name + ".vectors")
     with writing(directory, key) as (partial, counts):
         miner = _encode(task, ground, place, say)
-        pairs = _candidates(task, ground, miner)
-        scores = score_all(miner.queries, miner.passages, miner.weights, ground, pairs)
-        masks = filters.known_masks(pairs, ground)
-        unknown = ~np.any(list(masks.values()), axis=0)
-        clean = unknown & pairs.found_by([source for source in pairs.sources if source != RANDOM])
-        teacher = _teach(task, ground, pairs, unknown, directory.with_name(CACHE)) if config.teacher else None
-        ratios = feedback_ratios(miner.passages, ground, pairs, scores)
-        suspected = suspicion(config, ground, pairs, scores, teacher, ratios, clean)
-        review = filters.reviewed(pairs, ground, verdicts)
-        selection = select(config, ground, pairs, scores, teacher, masks, review, suspected)
-        write_mined(partial, ground, pairs, scores, teacher, selection)
-        between = feedback_between_positives(miner.passages, ground, scores)
-        facts = {
-            "rule": suspected.found,
-            "sources": summary.by_source(pairs, selection),
-            "thresholds": summary.thresholds(ground, pairs, scores, clean, ratios, between),
-            "histograms": summary.histograms(scores, selection),
-            "examples": summary.examples(ground, pairs, scores, selection),
-        }
-        write_json(partial / SUMMARY, facts)
-        counts |= selection.counts()
+        counts |= mine_vectors(partial, task, ground, miner, verdicts, directory.with_name(CACHE))
     shutil.rmtree(place, ignore_errors=True)
     write_negatives_page(directory)
+
+
+def mine_vectors(
+    folder: Path, task: Task, ground: Ground, miner: Miner, verdicts: Sequence[PairVerdict], cache: Path
+) -> dict[str, Any]:
+    """Mine by vectors that are there, write the tables and the summary to `folder`, and return the counts.
+
+    A teacher's scores are kept in `cache`.
+    """
+    config = task.config
+    pairs = _candidates(task, ground, miner)
+    scores = score_all(miner.queries, miner.passages, miner.weights, ground, pairs)
+    masks = filters.known_masks(pairs, ground)
+    unknown = ~np.any(list(masks.values()), axis=0)
+    clean = unknown & pairs.found_by([source for source in pairs.sources if source != RANDOM])
+    teacher = _teach(task, ground, pairs, unknown, cache) if config.teacher else None
+    ratios = feedback_ratios(miner.passages, ground, pairs, scores)
+    suspected = suspicion(config, ground, pairs, scores, teacher, ratios, clean)
+    review = filters.reviewed(pairs, ground, verdicts)
+    selection = select(config, ground, pairs, scores, teacher, masks, review, suspected)
+    write_mined(folder, ground, pairs, scores, teacher, selection)
+    between = feedback_between_positives(miner.passages, ground, scores)
+    facts = {
+        "rule": suspected.found,
+        "sources": summary.by_source(pairs, selection),
+        "thresholds": summary.thresholds(ground, pairs, scores, clean, ratios, between),
+        "histograms": summary.histograms(scores, selection),
+        "examples": summary.examples(ground, pairs, scores, selection),
+    }
+    write_json(folder / SUMMARY, facts)
+    return selection.counts()
 
 
 def mine_recipe(recipe: Recipe, say: Say) -> tuple[Path, dict[str, Path]]:
@@ -234,22 +260,7 @@ def write_outputs(collection: Collection, query_ids: Sequence[str], directory: P
     return written
 
 
-class _Miner(NamedTuple):
-    """Vectors of queries and of all passages, and how the mining model scores."""
-
-    queries: Vectors
-    passages: Vectors
-    deciding: str  # a head, or the hybrid
-    mixed: Mapping[Head, float]  # the hybrid's weights
-
-    @property
-    def weights(self) -> Mapping[Head, float]:
-        """The weights of the heads whose sum is the score."""
-        by_head: Mapping[Any, float] = self.mixed if self.deciding == HYBRID else {self.deciding: 1.0}
-        return {head: by_head[head] for head in self.passages.heads if by_head.get(head)}
-
-
-def _encode(task: Task, ground: Ground, place: Path, say: Say) -> _Miner:
+def _encode(task: Task, ground: Ground, place: Path, say: Say) -> Miner:
     """Encode by the heads that are needed; passages may go to `place`."""
     encoder, why = load_encoder(task.model)
     say(f"mining with {task.model.path}: {why}")
@@ -266,7 +277,7 @@ def _encode(task: Task, ground: Ground, place: Path, say: Say) -> _Miner:
     passages = corpus_vectors(encoder, tokens, dtype, wanted, "encode passages (mining)", place)
     tokens = tokenize_queries(encoder, task.collection, ground.query_ids)
     queries = encode_tokens(encoder, tokens, dtype, wanted, "encode queries (mining)")
-    return _Miner(queries, passages, deciding, encoder.settings.hybrid_weights or M3_WEIGHTS)
+    return Miner(queries, passages, deciding, encoder.settings.hybrid_weights or M3_WEIGHTS)
 
 
 def _deciding(config: MineConfig, heads: Sequence[Head]) -> str:
@@ -278,7 +289,7 @@ def _deciding(config: MineConfig, heads: Sequence[Head]) -> str:
     return deciding_head(config.head, heads)
 
 
-def _candidates(task: Task, ground: Ground, miner: _Miner) -> Pairs:
+def _candidates(task: Task, ground: Ground, miner: Miner) -> Pairs:
     """What all sources bring, and the random passages that the recipe wants. Raises DataError where that is nothing."""
     config, passages = task.config, miner.passages
     whole = ground.pool_size == len(passages)

@@ -125,15 +125,13 @@ def _among(ground: Ground, pairs: Pairs, listed: tuple[np.ndarray, np.ndarray], 
 
 def _own_text(pairs: Pairs, ground: Ground) -> np.ndarray:
     """(M,) whether the passage is the query's own text."""
-    passages = ground.collection.passages
-    texts = {ground.collection.queries[q].text for q in ground.query_ids}
-    row_of: dict[str, list[int]] = {}
-    for row, passage_id in enumerate(ground.passage_ids):
-        if (text := passages[passage_id].full_text) in texts:
-            row_of.setdefault(text, []).append(row)
+    row_of: dict[str, list[int]] = {ground.collection.queries[q].text: [] for q in ground.query_ids}
+    for passage_id, passage in ground.collection.passages.items():
+        if passage.full_text in row_of and passage_id in ground.passage_row:
+            row_of[passage.full_text].append(ground.passage_row[passage_id])
     same = columns(
         (row, other)
         for row, query_id in enumerate(ground.query_ids)
-        for other in row_of.get(ground.collection.queries[query_id].text, ())
+        for other in row_of[ground.collection.queries[query_id].text]
     )
     return _among(ground, pairs, same, ground.own_numbers)

@@ -107,9 +107,10 @@ def drawn(ground: Ground, seed: int, count: int) -> Ranking:
 def document_rows(ground: Ground) -> Mapping[str, list[int]]:
     """Document -> rows of its passages in the pool; what names no document is in none."""
     members: dict[str, list[int]] = defaultdict(list)
-    for row in range(ground.pool_size):
-        if document := ground.collection.passages[ground.passage_ids[row]].document:
-            members[document].append(row)
+    for passage_id, passage in ground.collection.passages.items():
+        row = ground.passage_row.get(passage_id, ground.pool_size)
+        if passage.document and row < ground.pool_size:
+            members[passage.document].append(row)
     return members
 
 

@@ -57,9 +57,9 @@ def thresholds(
 
 
 def histograms(scores: Scores, selection: Selection) -> dict[str, Any]:
-    """Scores of the positives, of what was kept and of what was removed, counted in the same bins."""
+    """Scores of the positives, of what was removed and of what was kept, counted in the same bins."""
     kept = selection.removed == 0
-    groups = {"positives": scores.positive, KEPT: scores.candidate[kept], "removed": scores.candidate[~kept]}
+    groups = {"positives": scores.positive, "removed": scores.candidate[~kept], KEPT: scores.candidate[kept]}
     every = np.concatenate(list(groups.values()))
     edges = np.histogram_bin_edges(every, _BINS) if len(every) else np.zeros(2)
     return {
