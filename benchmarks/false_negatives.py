@@ -66,9 +66,8 @@ def smaller(collection: Collection, size: int) -> Collection:
     several = {p for passages in collection.positives.values() if len(passages) > 1 for p in passages}
     kept = set(list(dict.fromkeys([*sorted(several), *collection.passages]))[:size])
     judgments = tuple(j for j in collection.judgments if j.passage_id in kept)
-    return Collection(
-        collection.queries, {p: collection.passages[p] for p in collection.passages if p in kept}, judgments
-    )
+    passages = {passage_id: passage for passage_id, passage in collection.passages.items() if passage_id in kept}
+    return Collection(collection.queries, passages, judgments, splits=collection.splits)
 
 
 def plant(collection: Collection, seed: int) -> Planted:

@@ -227,6 +227,7 @@ def test_a_run_trains_on_what_it_mined(place, tmp_path):
     assert trained["counts"].get("given_negatives_known_relevant", 0) == 0
     before = trained["fingerprint"]
     assert (folder / "negatives" / "negatives.html").is_file()
+    assert f"{counts['chosen']:,} negatives mined for" in (folder / "report.html").read_text()
     assert any("kept" in line and "chosen" in line for line in said)
     pipeline.run(recipe_for(place, tmp_path / "run", seed=3), SILENT)
     assert read_json(folder / "train" / MANIFEST)["fingerprint"] != before, "other negatives, another training"

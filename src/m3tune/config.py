@@ -282,7 +282,9 @@ class MineConfig(_Config):
     fill: Literal["nothing", "random"] = Field(
         "nothing", description="What takes the place of negatives that are missing."
     )
-    keep_given: bool = Field(True, description="Whether the data's own negatives train beside the mined ones.")
+    keep_given: bool = Field(
+        True, description="Whether the data's own negatives train beside the mined ones, where they are no source."
+    )
     seed: int = Field(0, ge=0, description="Seed of the samples; each query has its own.")
 
 

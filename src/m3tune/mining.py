@@ -35,7 +35,7 @@ from m3tune.negatives.candidates import Pairs, unite
 from m3tune.negatives.ground import Ground, make_ground, read_pool
 from m3tune.negatives.scores import Scores, feedback_between_positives, feedback_ratios, score_all
 from m3tune.negatives.select import select, suspicion
-from m3tune.negatives.sources import RANDOM, brought, check_sources, drawn, searched
+from m3tune.negatives.sources import GIVEN_ONES, RANDOM, brought, check_sources, drawn, searched
 from m3tune.negatives.table import read_negatives, read_taught_positives, write_mined
 from m3tune.negatives.teacher import Teacher, TextPair
 from m3tune.paths import resolve_path
@@ -47,7 +47,7 @@ from m3tune.retrieval.vectors import Vectors
 from m3tune.types import HYBRID, MINED, Head, PairVerdict
 
 STAGE, FOLDER = "mine", "negatives"
-CACHE = "teacher.sqlite"  # beside the stage's directory
+CACHE = ".teacher.sqlite"  # how the name of the file beside the stage's directory ends
 _SPARE = 8  # random passages beyond twice those that are wanted, since some will be removed
 
 
@@ -62,6 +62,11 @@ class Task:
     query_ids: Sequence[str]
     data_fingerprint: str
     precision: Precision = "auto"
+
+    @property
+    def keeps_given(self) -> bool:
+        """Whether the data's own negatives train as they are: where they are a source, what was kept of them does."""
+        return self.config.keep_given and GIVEN_ONES not in self.config.sources
 
     @property
     def key(self) -> StageKey:
@@ -107,7 +112,7 @@ def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, s
     mine_into(place, task, say)
     for line in summary.in_words(read_json(place / MANIFEST)["counts"], read_json(place / SUMMARY)["rule"]):
         say(line)
-    collection = with_mined(prepared.collection, place, keep_given=task.config.keep_given)
+    collection = with_mined(prepared.collection, place, keep_given=task.keeps_given)
     return replace(prepared, collection=collection, fingerprint=task.key.fingerprint)
 
 
@@ -160,7 +165,7 @@ def mine_into(directory: Path, task: Task, say: Say) -> None:
     place = directory.with_name(directory.name + ".vectors")
     with writing(directory, key) as (partial, counts):
         miner = _encode(task, ground, place, say)
-        counts |= mine_vectors(partial, task, ground, miner, verdicts, directory.with_name(CACHE))
+        counts |= mine_vectors(partial, task, ground, miner, verdicts, directory.with_name(directory.name + CACHE))
     shutil.rmtree(place, ignore_errors=True)
     write_negatives_page(directory)
 
@@ -214,9 +219,10 @@ def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Pat
         split = "train" if "train" in collection.splits else "all"
     query_ids = queries_of(collection, split)
     similar = find_similar(collection) if config.near_duplicates else exact_copies(collection)
-    task = task_of(recipe, collection, similar, query_ids, collection.fingerprint, recipe.model)
+    data = fingerprint([collection.fingerprint, config.near_duplicates])
+    task = task_of(recipe, collection, similar, query_ids, data, recipe.model)
     mine_into(directory, task, say)
-    mined = with_mined(collection, directory, keep_given=task.config.keep_given)
+    mined = with_mined(collection, directory, keep_given=task.keeps_given)
     return directory, write_outputs(mined, query_ids, directory)
 
 

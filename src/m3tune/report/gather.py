@@ -29,7 +29,7 @@ from m3tune.types import Qrels, Run
 
 WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads against each other
 
-_STAGES = ("data", "bm25", "base", "train", "tuned", "model")
+_STAGES = ("data", "bm25", "base", "negatives", "train", "tuned", "model")
 
 _STAGE_OF = {"base": "base", "tuned": "train"}  # where a model's weights were tuned
 
@@ -72,6 +72,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "hybrid": _optional_json(run_folder / ("train" if selection["chosen"] == "tuned" else "base") / WEIGHTS)
         or None,
         "training": _training(run_folder / "train", selection),
+        "negatives": manifests["negatives"].get("counts"),
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
         "data": _data(run_folder, recipe, manifests),
