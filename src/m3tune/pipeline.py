@@ -1,6 +1,7 @@
 """The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
 
-    prepare -> measure_words -> measure_base -> tune -> select -> measure_tuned -> judge -> deliver -> report
+    prepare -> measure_words -> measure_base -> mine -> tune -> select -> measure_tuned -> judge -> deliver
+    -> report
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
@@ -8,6 +9,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
     data/         the collection, its near-duplicates and the split
     base/         the untuned encoder on the test queries, by every head; base/dev on the development corpus
     bm25/         the baseline without a model
+    negatives/    candidates, which of them are negatives and why, where the recipe mines; negatives.html
     train/        the log, the best checkpoint (train/model) and how good it is (selection.json)
     select/       what was chosen between the base, that checkpoint and merges of the two (selection.json), and why
     tuned/        the chosen encoder on the test queries
@@ -51,6 +53,7 @@ from m3tune.evaluation.metrics import mean, parse_metrics
 from m3tune.evaluation.select import BASE
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
+from m3tune.mining import check_use, mine, without_new_heads
 from m3tune.model.encoder import Encoder
 from m3tune.model.merge import interpolate
 from m3tune.model.settings import M3_WEIGHTS
@@ -91,6 +94,7 @@ def silent(_: str) -> None:
 def run(recipe: Recipe, say: Say = silent) -> Verdict:
     """Every stage of `recipe`, skipping what is up to date and going on with what was cut off."""
     parse_metrics((*recipe.evaluate.metrics, recipe.evaluate.main_metric))
+    check_use(recipe)
     folder = Path(recipe.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
@@ -101,7 +105,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     with tokens_kept(folder / "tokens"):
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
-        tune(folder, recipe, prepared, say)
+        tune(folder, recipe, mine(folder, recipe, prepared, without_new_heads(recipe.model), say), say)
         select(folder, recipe, prepared, say)
         measure_tuned(folder, recipe, prepared, say)
     result = judge(folder, recipe, prepared)
@@ -133,7 +137,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
     if is_complete(folder / "base", key):
         return
     collection, split = prepared.collection, prepared.split
-    encoder, why = load_encoder(_base_model(recipe))
+    encoder, why = load_encoder(without_new_heads(recipe.model))
     say(f"{recipe.model.path}: {why}")
     head = _head_of_base(recipe, encoder)
     with writing(folder / "base", key) as (partial, counts), _vectors(folder, "base") as place:
@@ -220,7 +224,7 @@ def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) 
     key = StageKey("select", rule, inputs | _fingerprint_of(folder, "train"))
     if is_complete(folder / "select", key):
         return
-    base, _ = load_encoder(_base_model(recipe))
+    base, _ = load_encoder(without_new_heads(recipe.model))
     default, dev = _recipe_weights(recipe), prepared.split.dev
     base.settings = replace(base.settings, hybrid_weights=_weights_of_base(folder, base) or default)
     tuned, _ = load_encoder(_tuned_model(folder, recipe))
@@ -307,7 +311,7 @@ def deliver(folder: Path, recipe: Recipe, result: Verdict) -> None:
     if is_complete(folder / "model", key):
         return
     if result.delivered == BASE:
-        encoder, _ = load_encoder(_base_model(recipe))
+        encoder, _ = load_encoder(without_new_heads(recipe.model))
         encoder.settings = replace(encoder.settings, hybrid_weights=_weights_of_base(folder, encoder))
     else:
         encoder = _chosen_encoder(folder, recipe)
@@ -367,7 +371,7 @@ def _chosen_encoder(folder: Path, recipe: Recipe) -> Encoder:
     selection = read_json(folder / "select" / "selection.json")
     encoder, _ = load_encoder(_tuned_model(folder, recipe))
     if selection["alpha"] != 1:
-        base, _ = load_encoder(_base_model(recipe))
+        base, _ = load_encoder(without_new_heads(recipe.model))
         encoder.load_state_dict(interpolate(base.state_dict(), encoder.state_dict(), selection["alpha"]))
     encoder.settings = replace(encoder.settings, hybrid_weights=selection["weights"])
     return encoder
@@ -382,15 +386,6 @@ def _weights_of_base(folder: Path, encoder: Encoder) -> Mapping[Head, float] | N
 def _fingerprint_of(folder: Path, stage: str) -> dict[str, str]:
     """A finished stage as the input of another."""
     return {stage: read_json(folder / stage / MANIFEST)["fingerprint"]}
-
-
-def _base_model(recipe: Recipe) -> ModelConfig:
-    """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
-    model = recipe.model
-    if not model.new_heads:
-        return model
-    heads = None if model.heads is None else tuple(h for h in model.heads if h not in model.new_heads) or ("dense",)
-    return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
 
 
 def _head_of_base(recipe: Recipe, encoder: Encoder) -> str:

@@ -84,6 +84,8 @@ def _key_of(location: Sequence[str | int]) -> tuple[tuple[str, ...], type[BaseMo
     while length < len(location):
         field = table.model_fields.get(str(location[length - 1]))
         inner = field.annotation if field else None
+        if get_origin(inner) is not dict:  # a table that may be left out
+            inner = next((option for option in get_args(inner) if _is_table(option)), inner)
         if get_origin(inner) is dict and _is_table(get_args(inner)[1]):
             inner = get_args(inner)[1]
             length += 1  # the name that the person chose
@@ -111,8 +113,9 @@ def _explain_key(key: tuple[str, ...], errors: Sequence[Mapping[str, Any]]) -> s
 def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
     lines = [f"output = {toml_value(recipe.output)}"]
-    for section in ("data", "model", "train", "evaluate", "select"):
-        lines += _table_lines(section, getattr(recipe, section).model_dump())
+    for section in ("data", "model", "mine", "train", "evaluate", "select"):
+        if table := getattr(recipe, section):
+            lines += _table_lines(section, table.model_dump())
     return "\n".join(lines) + "\n"
 
 

@@ -48,12 +48,18 @@ class Judgment(NamedTuple):
     score: float | None = None
 
 
+GIVEN, MINED, TAUGHT = "given", "mined", "taught"  # by the data; by us; by us, with a teacher's score
+
+
 class Negative(NamedTuple):
-    """A passage given or mined as not relevant to a query, and where it comes from."""
+    """A passage given or mined as not relevant to a query, and where it comes from.
+
+    `score` is a teacher's, but the mining model's where the source is `mined`.
+    """
 
     query_id: str
     passage_id: str
-    source: str = "given"
+    source: str = GIVEN
     score: float | None = None
 
 

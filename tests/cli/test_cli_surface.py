@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 import typer
@@ -54,12 +54,12 @@ def surface():
 
 def recipe_keys(model, before=""):
     for name, info in model.model_fields.items():
-        if hasattr(info.annotation, "model_fields"):
-            yield from recipe_keys(info.annotation, f"{before}{name}.")
-        else:
+        tables = [inner for inner in (info.annotation, *get_args(info.annotation)) if hasattr(inner, "model_fields")]
+        by_name = get_origin(info.annotation) is dict
+        if by_name or not tables:
             yield f"{before}{name} = {'required' if info.is_required() else repr(info.default)}"
-        for table in (inner for inner in get_args(info.annotation) if hasattr(inner, "model_fields")):
-            yield from recipe_keys(table, f"{before}{name}.NAME.")
+        for table in tables:
+            yield from recipe_keys(table, f"{before}{name}.NAME." if by_name else f"{before}{name}.")
 
 
 def test_the_surface_is_the_committed_one():

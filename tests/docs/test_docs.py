@@ -8,12 +8,13 @@ import pytest
 from typer.main import get_command
 
 from m3tune.cli import app
-from m3tune.config import DataConfig, EvaluateConfig, ModelConfig, Recipe, SelectConfig, TrainConfig
+from m3tune.config import DataConfig, EvaluateConfig, MineConfig, ModelConfig, Recipe, SelectConfig, TrainConfig
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
     "data": DataConfig,
     "model": ModelConfig,
+    "mine": MineConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "select": SelectConfig,

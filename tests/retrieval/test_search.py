@@ -205,7 +205,7 @@ def test_multi_vectors_by_passage_are_those_by_query(sides, monkeypatch, least, 
     monkeypatch.setattr(search_module, "_QUERIES_A_PASSAGE", least)
     monkeypatch.setattr(search_module, "head_scores", scored)
     query_of, rows = np.array([0, 0, 3, 5, 5, 5]), np.array([4, 9, 4, 4, 9, 80])
-    found = search_module._pair_scores(queries, passages, "multi", query_of, rows)
+    found = search_module.pair_scores(queries, passages, "multi", query_of, rows)
     torch.testing.assert_close(found, scores["multi"][query_of, rows], atol=2e-5, rtol=0)
     assert loaded == ([1, 1, 1] if by_passage else [2, 1, 3])
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
+from m3tune.data.known import known_relevant, teacher_scores
 from m3tune.data.similar import NearCopies, Similar
 from m3tune.data.tokens import TokenTable
 from m3tune.training.batches import Collator, Draw, EpochBatches, EpochLoader, Examples, make_examples
-from m3tune.training.known import known_relevant, teacher_scores
 from m3tune.training.sets import TrainSet
 from m3tune.types import Example, Judgment, Negative, Passage, Query
 

@@ -11,10 +11,10 @@ from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
 from m3tune.errors import RecipeError, TrainingError
-from m3tune.evaluation import measure
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.recipe import build_recipe
+from m3tune.retrieval import store as store_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.scoring import hybrid, multi_scores, sparse_scores
 from m3tune.training.callbacks import LOG_FILE
@@ -406,9 +406,9 @@ def test_heads_are_compared_in_pairs_and_stand_in_the_report(whole_run):
 
 def test_a_run_whose_vectors_go_to_disk_finds_the_same(whole_run, tiny_folders, collection, tmp_path, monkeypatch):
     stored = []
-    store = measure.store_vectors
-    monkeypatch.setattr(measure, "_MEMORY_BYTES", 0)
-    monkeypatch.setattr(measure, "store_vectors", lambda *a, **k: (stored.append(a[3].name), store(*a, **k))[1])
+    store = store_module.store_vectors
+    monkeypatch.setattr(store_module, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr(store_module, "store_vectors", lambda *a, **k: (stored.append(a[3].name), store(*a, **k))[1])
     run_with_heads(tiny_folders["bert"], tmp_path / "run", collection)
     assert set(stored) == {"base", "dev", "select", "tuned"}
     assert not (tmp_path / "run" / "vectors").exists()

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from m3tune import __version__
-from m3tune.cli import console, data, job, measure, models, review, use
+from m3tune.cli import console, data, job, measure, models, negatives, review, use
 from m3tune.cli.console import BUG, FINE, INTERRUPTED, NOT_GOOD_ENOUGH, USER_ERROR
 from m3tune.errors import M3TuneError
 
@@ -33,8 +33,8 @@ app = typer.Typer(
 for command in (
     job.demo, job.init,
     data.check, data.convert, data.prepare,
+    negatives.mine, review.review,
     job.plan, job.run,
-    review.review,
     measure.evaluate, measure.compare,
     use.encode, use.search,
     models.merge,

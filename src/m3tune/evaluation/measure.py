@@ -10,23 +10,19 @@ import torch
 
 from m3tune.config import EvaluateConfig
 from m3tune.data.collection import Collection
-from m3tune.data.tokens import TokenTable
 from m3tune.evaluation.metrics import evaluate_run
 from m3tune.evaluation.store import Evaluation
 from m3tune.machine import Precision, pick_device, pick_precision
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.bm25 import bm25_run
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
-from m3tune.retrieval.layout import lay_out
 from m3tune.retrieval.search import Found, SearchPlan, as_run, search
-from m3tune.retrieval.store import store_vectors
+from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
 from m3tune.types import HYBRID, RRF, Head, Run
 
 DevCorpus = tuple[str, ...]
 """Passage ids that development queries are searched among while training goes on."""
-
-_MEMORY_BYTES = 2**30  # vectors of a corpus beyond this go to disk
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ def measure_encoder(
     encoder.to(device)
     wanted = encoder.settings.heads if heads is None else heads
     tokens = tokenize_passages(encoder, collection, passage_ids)
-    passages = _passage_vectors(encoder, tokens, dtype, wanted, f"encode passages ({name})", place)
+    passages = corpus_vectors(encoder, tokens, dtype, wanted, f"encode passages ({name})", place)
     counts = {"passages": len(tokens), "passages_cut": tokens.num_truncated}
     queries, searched = {}, {}
     for set_name, query_ids in query_sets.items():
@@ -158,14 +154,6 @@ def dev_corpus(collection: Collection, query_ids: Sequence[str], runs: Sequence[
     for run in runs:
         kept.update(hit.passage_id for query_id in query_ids for hit in run.get(query_id, ())[:depth])
     return tuple(passage_id for passage_id in collection.passages if passage_id in kept)
-
-
-def _passage_vectors(
-    encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, heads: Sequence[Head], label: str, place: Path | None
-) -> Vectors:
-    if place is None or lay_out(encoder, tokens, heads).num_bytes() <= _MEMORY_BYTES:
-        return encode_tokens(encoder, tokens, dtype, heads, label)
-    return store_vectors(encoder, tokens, dtype, place, heads=heads, label=label)
 
 
 def _evaluation(

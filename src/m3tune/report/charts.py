@@ -219,6 +219,34 @@ def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:
     return _svg(frame.width, frame.height, f"{title}: lengths from 0 to {histogram['longest']:,} characters", parts)
 
 
+def score_chart(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, title: str) -> str:
+    """Up to three groups of scores, each as the share of its own that falls into each bin; empty without scores.
+
+    Lines have the classes line-1 to line-3, in the order of the groups.
+    """
+    groups = {name: [count / sum(of) for count in of] for name, of in counts.items() if sum(of)}
+    if not groups:
+        return ""
+    frame, top = _WHOLE, max(max(shares) for shares in groups.values())
+    x_ticks = [tick for tick in nice_ticks(edges[0], edges[-1]) if edges[0] <= tick <= edges[-1]]
+    y_ticks = nice_ticks(0, 100 * top)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - edges[0]) / ((edges[-1] - edges[0]) or 1), y / y_ticks[-1]
+        right, bottom = frame.width - frame.right, frame.height - frame.bottom
+        return round(frame.left + across * (right - frame.left), 1), round(bottom - up * (bottom - frame.top), 1)
+
+    parts = _grid(frame, at, x_ticks or [edges[0]], y_ticks, edges[0])
+    numbers = {name: number for number, name in enumerate(counts, start=1)}
+    for name, shares in groups.items():
+        corners = [at(x, 100 * share) for low, high, share in zip(edges, edges[1:], shares, strict=False)
+                   for x in (low, high)]  # fmt: skip
+        parts.append(_polyline(f"line line-{numbers[name]}", corners))
+    middle = (frame.left + frame.width - frame.right) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{frame.height - 6}" text-anchor="middle">score</text>')
+    return _svg(frame.width, frame.height, f"{title}: percent of {', of '.join(groups)} by score", parts)
+
+
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers 1, 2 or 5 times a power of ten apart that just enclose low..high, about `about` of them."""
     if high - low < 1e-12 * max(1.0, abs(low)):

@@ -30,7 +30,7 @@ from m3tune.types import Qrels, Run
 
 WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads against each other
 
-_STAGES = ("data", "bm25", "base", "train", "select", "tuned", "model")
+_STAGES = ("data", "bm25", "base", "negatives", "train", "select", "tuned", "model")
 
 _CHANGES_SHOWN = 10  # queries that gained most, and that lost most
 _TOP_SHOWN = 3  # passages of each model's ranking
@@ -72,6 +72,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "against_bm25": _against_bm25(run_folder, verdict),
         "hybrid": _optional_json(_folder_of_chosen(run_folder, selection["chosen"]) / WEIGHTS) or None,
         "training": _training(run_folder / "train", selection),
+        "negatives": manifests["negatives"].get("counts"),
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
         "data": _data(run_folder, recipe, manifests),

@@ -33,6 +33,7 @@ def environment(package: str = "m3tune.report") -> Environment:
         "interval": words.interval,
         "p_value": words.p_value,
         "rank": words.rank,
+        "share": words.share,
         "head": words.head,
         "duration": words.duration,
         "summary": words.summary,

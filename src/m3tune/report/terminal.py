@@ -14,6 +14,7 @@ from rich.text import Text
 from m3tune.evaluation.compare import Comparison
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.store import Evaluation
+from m3tune.negatives.summary import in_words
 from m3tune.report import words
 from m3tune.report.gather import cut, gather
 
@@ -110,6 +111,24 @@ def print_replay(console: Console, found: Replay, folder: Path) -> None:
     if found.results and not found.origins:
         _print_line(console, "nothing else that is recorded differs: same recipe, data, model, versions and machine")
     _print_line(console, f"replay  {folder}")
+
+
+def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], written: Sequence[Path]) -> None:
+    """Print what was kept and removed and by which source, what other thresholds would keep, and where things are."""
+    for line in in_words(facts["counts"], facts["rule"]):
+        _print_line(console, line)
+    table = _table(["source", "found", "kept", "chosen"])
+    for row in facts["sources"]:
+        table.add_row(Text(row["source"]), *(f"{row[key]:,}" for key in ("found", "kept", "chosen")))
+    console.print(table)
+    for name, rows in facts["thresholds"].items():
+        if rows:
+            table = _table([f"mine.{name}", *list(rows[0])[1:]])
+            for row in rows:
+                table.add_row(f"{row[name]:g}", *(words.share(value) for key, value in row.items() if key != name))
+            console.print(table)
+    for file in (folder / "negatives.html", folder / "candidates.parquet", *written):
+        _print_line(console, f"wrote {file}")
 
 
 def print_prepared(

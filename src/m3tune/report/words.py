@@ -33,6 +33,11 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def share(value: float | None) -> str:
+    """A percentage with one decimal, or a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
 def rank(value: int | None) -> str:
     """A rank, or that the passage was not found."""
     return "not found" if value is None else f"{value}"

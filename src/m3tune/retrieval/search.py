@@ -142,6 +142,27 @@ def as_run(ranked: Sequence[Ranked], query_ids: Sequence[str], passage_ids: Sequ
     }
 
 
+def pair_scores(queries: Vectors, passages: Vectors, head: Head, query_of: np.ndarray, rows: np.ndarray) -> Tensor:
+    """The scores (M,) of pairs of a query and a passage, by `scoring.head_scores`.
+
+    One query with all its passages at a time or, for multi-vectors that many queries share, one passage with all its
+    queries: then its vectors, of which a passage has ten times a query's, are read once.
+    """
+    scores = torch.zeros(len(rows))
+    by_passage = head == "multi" and _QUERIES_A_PASSAGE * len(np.unique(rows)) <= len(rows)
+    side = rows if by_passage else query_of
+    order = np.argsort(side, kind="stable")
+    for pairs in np.split(order, np.flatnonzero(np.diff(side[order])) + 1) if len(rows) else ():
+        if by_passage:
+            found = head_scores(queries.load(query_of[pairs], (head,)), passages.load(rows[pairs[:1]], (head,)))
+            scores[pairs] = found[head][:, 0]
+            continue
+        query = queries.load(query_of[pairs[:1]], (head,))
+        for block in _blocks(passages, head, rows, pairs):
+            scores[block] = head_scores(query, passages.load(rows[block], (head,)))[head][0]
+    return scores
+
+
 def _how(heads: Sequence[Head], first: Sequence[Head], everything: bool, plan: SearchPlan) -> dict[str, Any]:
     exact = "every passage"
     some = f"the best {plan.candidates} by {' and by '.join(first)} of each query, scored exactly by every head"
@@ -167,29 +188,8 @@ def _candidates(
     offsets = np.cumsum([0, *(len(of_query) for of_query in rows)])
     query_of = np.repeat(np.arange(len(queries)), np.diff(offsets))
     all_rows = np.concatenate([np.zeros(0, np.int64), *rows])
-    scores = {head: _pair_scores(queries, passages, head, query_of, all_rows) for head in heads}
+    scores = {head: pair_scores(queries, passages, head, query_of, all_rows) for head in heads}
     return Candidates(all_rows, offsets, scores)
-
-
-def _pair_scores(queries: Vectors, passages: Vectors, head: Head, query_of: np.ndarray, rows: np.ndarray) -> Tensor:
-    """The scores (M,) of pairs of a query and a passage, by `scoring.head_scores`.
-
-    One query with all its passages at a time or, for multi-vectors that many queries share, one passage with all its
-    queries: then its vectors, of which a passage has ten times a query's, are read once.
-    """
-    scores = torch.zeros(len(rows))
-    by_passage = head == "multi" and _QUERIES_A_PASSAGE * len(np.unique(rows)) <= len(rows)
-    side = rows if by_passage else query_of
-    order = np.argsort(side, kind="stable")
-    for pairs in np.split(order, np.flatnonzero(np.diff(side[order])) + 1) if len(rows) else ():
-        if by_passage:
-            found = head_scores(queries.load(query_of[pairs], (head,)), passages.load(rows[pairs[:1]], (head,)))
-            scores[pairs] = found[head][:, 0]
-            continue
-        query = queries.load(query_of[pairs[:1]], (head,))
-        for block in _blocks(passages, head, rows, pairs):
-            scores[block] = head_scores(query, passages.load(rows[block], (head,)))[head][0]
-    return scores
 
 
 def _blocks(passages: Vectors, head: Head, rows: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:

@@ -26,7 +26,7 @@ from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_js
 from m3tune.data.tokens import TokenTable
 from m3tune.errors import ArtifactError
 from m3tune.model.encoder import Encoder
-from m3tune.retrieval.encode import budget_tokens, fill
+from m3tune.retrieval.encode import budget_tokens, encode_tokens, fill
 from m3tune.retrieval.layout import Layout, Storage, lay_out
 from m3tune.retrieval.vectors import MultiRows, Spans, SparseRows, Vectors
 from m3tune.types import Head
@@ -37,6 +37,7 @@ _BATCHES_A_NOTE = 32
 _BLOCK_TEXTS = 16_384
 # Of a configuration: what saving changes, and what changes no vector.
 _OF_THE_FOLDER = ("_name_or_path", "transformers_version", "architectures", "dtype")
+_MEMORY_BYTES = 2**30  # vectors of a corpus beyond this go to disk
 _EMPTY_BYTES = 128  # of a .npy file with a header alone
 
 
@@ -72,6 +73,15 @@ def store_vectors(
             counts |= {"bytes": layout.num_bytes(dense, multi)}
             (partial / _NOTED).unlink(missing_ok=True)
     return open_vectors(folder)
+
+
+def corpus_vectors(
+    encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, heads: Sequence[Head], label: str, place: Path | None
+) -> Vectors:
+    """Vectors in memory or, where they would take over a gibibyte and `place` is given, there."""
+    if place is None or lay_out(encoder, tokens, heads).num_bytes() <= _MEMORY_BYTES:
+        return encode_tokens(encoder, tokens, dtype, heads, label)
+    return store_vectors(encoder, tokens, dtype, place, heads=heads, label=label)
 
 
 def open_vectors(folder: Path) -> Vectors:

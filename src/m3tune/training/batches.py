@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
+from m3tune.data.known import KnownRelevant
 from m3tune.data.tokens import TokenTable
-from m3tune.training.known import KnownRelevant
 from m3tune.training.sets import TrainSet
 from m3tune.types import Example
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
+from m3tune.data.known import KnownRelevant, known_relevant, teacher_scores
 from m3tune.data.similar import Similar
 from m3tune.data.tokens import Texts, tokenize
 from m3tune.errors import TrainingError
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.encode import tokenize_queries
 from m3tune.training.batches import Collator, Examples, make_examples
-from m3tune.training.known import KnownRelevant, known_relevant, teacher_scores
 from m3tune.training.sets import TrainSet, remarks, training_sets
 from m3tune.types import Example
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
-from m3tune.types import Judgment, Negative
+from m3tune.types import MINED, Judgment, Negative
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def known_relevant(collection: Collection, similar: Similar) -> KnownRelevant:
 def teacher_scores(collection: Collection, query_ids: Sequence[str]) -> dict[str, dict[str, float]]:
     """Query id -> canonical passage id -> the teacher's score, for the pairs of these queries that bring one.
 
-    A negative's score is a teacher's where the data gave the negative; a mined one's is the miner's.
+    The score of a negative that is `mined` is the miner's, and no teacher's.
     """
     scores: dict[str, dict[str, float]] = {query_id: {} for query_id in query_ids}
-    given = (pair for pair in collection.negatives if pair.source == "given")
-    for pair in itertools.chain[Judgment | Negative](given, collection.judgments):
+    taught = (pair for pair in collection.negatives if pair.source != MINED)
+    for pair in itertools.chain[Judgment | Negative](taught, collection.judgments):
         if pair.score is not None and math.isfinite(pair.score) and pair.query_id in scores:
             scores[pair.query_id][collection.canonical_passage[pair.passage_id]] = pair.score
     return scores
