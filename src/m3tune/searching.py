@@ -29,7 +29,7 @@ from m3tune.paths import resolve_path
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries, tokenize_texts
 from m3tune.retrieval.layout import Storage
 from m3tune.retrieval.search import FIRST_STAGE, SearchPlan, search
-from m3tune.retrieval.store import is_vectors, made_by, open_vectors, store_vectors, weights_fingerprint
+from m3tune.retrieval.store import OF_QUERIES, differing_from, is_vectors, open_vectors, store_vectors
 from m3tune.retrieval.vectors import Vectors
 from m3tune.retrieval.words import Shared, Word, lexical_words, shared_words, speller
 from m3tune.scoring import head_scores
@@ -143,11 +143,8 @@ def holds_vectors(folder: Path) -> bool:
 def open_index(folder: Path, encoder: Encoder) -> Index:
     """The passages that `encode_collection` wrote. Raises ArtifactError where another model made their vectors."""
     place = folder / "passages"
-    vectors, manifest = open_vectors(place), read_json(place / MANIFEST)
-    made, asked = manifest["config"]["encoder"], made_by(encoder)
-    differing = [name for name in asked if made.get(name) != asked[name] and name not in ("heads", *_OF_QUERIES)]
-    if manifest["inputs"]["weights"] != weights_fingerprint(encoder):
-        differing.append("weights")
+    vectors = open_vectors(place)
+    differing = differing_from(place, encoder, ignoring=OF_QUERIES)
     if differing:
         raise ArtifactError(
             f"these vectors were made by another model; what differs: {', '.join(differing)}",
@@ -155,9 +152,6 @@ def open_index(folder: Path, encoder: Encoder) -> Index:
             fix="name the model that made them, or encode again with this one",
         )
     return Index(pq.read_table(place / TEXTS, memory_map=True), vectors)
-
-
-_OF_QUERIES = ("query_prompt", "query_max_tokens")  # change no passage's vector
 
 
 def answer(
