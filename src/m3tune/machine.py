@@ -29,7 +29,7 @@ def pick_precision(wanted: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type == "cpu":
-        return torch.bfloat16 if _cpu_bfloat16_speedup() > _WORTHWHILE_SPEEDUP else torch.float32
+        return torch.bfloat16 if cpu_bfloat16_speedup() > _WORTHWHILE_SPEEDUP else torch.float32
     return torch.float32
 
 
@@ -39,7 +39,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 @functools.cache
-def _cpu_bfloat16_speedup() -> float:
+def cpu_bfloat16_speedup() -> float:
     """float32 time over bfloat16 time of a product the size of a small encoder's. Takes a few hundredths of a second.
 
     Measured rather than read off the processor's name: emulated bfloat16 is far slower than float32.

@@ -1,5 +1,6 @@
 """Genuine tiny runs for the doctor: a healthy one, and ones that were made to go wrong in a known way."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tiny import COMMON, save_tiny_encoder, tiny_collection
 QUERIES, PASSAGES = 240, 400
 TRAIN = slice(0, 140)
 SIDES = (TRAIN, slice(140, 180), slice(180, QUERIES))
-HEALTHY = {"epochs": 4, "batch_queries": 20, "learning_rate": 5e-3, "precision": "float32", "logging_steps": 1}
+HEALTHY = {"epochs": 4, "batch_queries": 20, "learning_rate": 1e-3, "precision": "float32", "logging_steps": 1}
 
 
 def collection():
@@ -43,7 +44,7 @@ def half_false(whole, seed=2):
         rare = whole.passages[positive].text.split()[:2]
         for number in range(2):
             id_ = f"f{query_id}-{number}"
-            passages[id_] = Passage(id_, " ".join([*generator.choice(COMMON, 3), *rare, *generator.choice(COMMON, 4)]))
+            passages[id_] = Passage(id_, " ".join([*rare, *generator.choice(COMMON, 6)]))
             negatives.append(Negative(query_id, id_))
         negatives += [Negative(query_id, str(p)) for p in generator.choice(others, 2, replace=False)]
     return replace(whole, passages=passages, negatives=tuple(negatives))
@@ -61,19 +62,26 @@ def prepared_data(folder: Path, whole):
     return folder
 
 
-def run_of(place: Path, name: str, data: Path, **train):
+def base_model(place: Path):
+    """A folder with an encoder that knows something of such questions, learned on other ones."""
+    if not (place / "knowing").is_dir():
+        save_tiny_encoder(place / "random")
+        data = prepared_data(place / "other", tiny_collection(QUERIES, PASSAGES, seed=9))
+        run_of(place, "before", data, place / "random", learning_rate=5e-3, epochs=2)
+        shutil.copytree(place / "before" / "train" / "model", place / "knowing")
+    return place / "knowing"
+
+
+def run_of(place: Path, name: str, data: Path, base: Path, **train):
     """The folder of a whole run."""
-    if not (place / "encoder").is_dir():
-        save_tiny_encoder(place / "encoder")
     recipe = build_recipe(
         {
             "output": str(place / name),
             "data": {"path": str(data)},
-            "model": {"path": str(place / "encoder")},
+            "model": {"path": str(base)},
             "train": HEALTHY | train,
             "evaluate": {"resamples": 200},
         }
     )
     pipeline.run(recipe)
     return place / name
-

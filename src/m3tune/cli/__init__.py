@@ -17,6 +17,7 @@ import typer
 
 from m3tune import __version__
 from m3tune.cli import console, data, job, measure, use
+from m3tune.cli import doctor as diagnosis
 from m3tune.cli.console import BUG, FINE, INTERRUPTED, NOT_GOOD_ENOUGH, USER_ERROR
 from m3tune.errors import M3TuneError
 
@@ -36,7 +37,7 @@ for command in (
     job.run,
     measure.evaluate, measure.compare,
     use.encode, use.search,
-    job.report,
+    job.report, diagnosis.doctor,
 ):  # fmt: skip
     app.command()(command)
 

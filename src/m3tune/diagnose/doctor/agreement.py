@@ -1,4 +1,4 @@
-"""Rules about what must agree: settings of base, tuned and delivered model, files of one folder, tokenizers, vectors."""
+"""Rules about what must agree: settings of base, tuned and delivered model, files of a folder, tokenizers, vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _MUCH_UNKNOWN = 0.1
 
 def differing_settings(case: Case) -> Iterator[Finding]:
     """Prompts, pooling or limits that are not the same for the base, the trained and the delivered model."""
-    differing = {name: by_place for name in _COMPARED if len(set(map(repr, (by_place := _said(case, name)).values()))) > 1}
+    differing = {
+        name: by_place for name in _COMPARED if len(set(map(repr, (by_place := _said(case, name)).values()))) > 1
+    }
     if differing:
         name, by_place = next(iter(differing.items()))
         yield found(
@@ -63,7 +65,9 @@ def differing_tokenizer(case: Case) -> Iterator[Finding]:
     if case.reading is None:
         return
     texts, limit = case.reading.differing_texts, case.reading.tokenizer_limit
-    wanted = max((settings[name] for settings in case.settings.values() for name in _LIMITS if name in settings), default=0)
+    wanted = max(
+        (settings[name] for settings in case.settings.values() for name in _LIMITS if name in settings), default=0
+    )
     if texts or limit < wanted:
         told = [f"{len(texts):,} sampled texts have other tokens than with the base model's tokenizer"] * bool(texts)
         told += [f"it cuts at {limit:,} tokens by itself, the settings say {wanted:,}"] * (limit < wanted)
@@ -72,8 +76,8 @@ def differing_tokenizer(case: Case) -> Iterator[Finding]:
             "error",
             "saved tokenizer",
             "; ".join(told),
-            "save the model with the tokenizer that it was trained with: copy tokenizer.json and tokenizer_config.json of "
-            "the base model",
+            "save the model with the tokenizer that it was trained with: copy tokenizer.json and tokenizer_config.json "
+            "of the base model",
             map(excerpt, texts),
             count=len(texts) or 1,
             limit=limit,

@@ -92,8 +92,8 @@ class Case:
 
     @property
     def hint(self) -> Severity:
-        """How grave it is that something could be better: a note where the run came out better all the same."""
-        return "note" if self.verdict.get("verdict") == "better" else "warning"
+        """How grave something that could be better is: a warning where a run did not come out better, else a note."""
+        return "warning" if self.verdict and self.verdict["verdict"] != "better" else "note"
 
     def mean(self, name: str) -> float | None:
         """The mean of the deciding metric of base, tuned or bm25 on the test queries."""

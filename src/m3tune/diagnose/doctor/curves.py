@@ -12,9 +12,10 @@ from m3tune.types import Finding
 
 _SPREAD = 0.3  # standard deviation over queries of a metric's difference, as for few-queries
 _FEWEST_LINES = 5
-_ROSE = 1.0  # the last fifth of the loss over the first line, from which nothing was learned
-_FLAT = 0.95
-_FAR, _HARDLY = 0.15, 1e-3  # change of the weights over their size
+_ROSE = 1.1  # the last fifth of the loss over the first line; batches differ by some percent
+_FAR, _NEAR, _HARDLY = 0.15, 0.01, 1e-3  # change of the weights over their size
+_SAME = 0.999  # cosine of a query's vector before and after
+_AT_CHANCE = 0.9  # the loss over that of a model that cannot tell the passages of a batch apart
 _SPIKE = 1.3  # the highest loss of the first fifth over the first line
 _SHORT_WARMUP = 0.05
 _GAIN = 0.01  # of the development metric; less is no reason to train on
@@ -40,7 +41,9 @@ def not_finite(case: Case) -> Iterator[Finding]:
             f"{name} is {line[name]:g} at {config.precision}: the numbers left the range of the format "
             f"({len(bad):,} such figures in the log)",
             case.again(
-                "train.precision=float32" if config.precision != "float32" else f"train.learning_rate={_rate(case, 0.1):.1e}"
+                "train.precision=float32"
+                if config.precision != "float32"
+                else f"train.learning_rate={_rate(case, 0.1):.1e}"
             ),
             count=len(bad),
             step=line.get("step", 0),
@@ -53,9 +56,11 @@ def high_learning_rate(case: Case) -> Iterator[Finding]:
     loss, dev = curve(case.log, "loss"), _dev(case)
     signs = []
     if len(loss) >= _FEWEST_LINES:
-        last = _last_fifth(loss)
-        if not last <= _ROSE * loss[0, 1]:
+        last, still = _last_fifth(loss), case.moved is not None and case.moved.weights < _NEAR
+        if last > _ROSE * loss[0, 1] and not still:
             signs.append(f"the loss began at {loss[0, 1]:.2f} and ended at {last:.2f}")
+        elif last >= _AT_CHANCE * _chance_loss(case) and case.moved is not None and case.moved.weights > _FAR:
+            signs.append(f"the loss ended at {last:.2f}, where passages are told apart no better than by chance")
     base = case.selection.get("base")
     if base is not None and len(dev) and len(case.split.dev):
         noise = 2 * _SPREAD / np.sqrt(len(case.split.dev))
@@ -103,9 +108,9 @@ def short_warmup(case: Case) -> Iterator[Finding]:
 def low_learning_rate(case: Case) -> Iterator[Finding]:
     """Weights that hardly moved and a loss that hardly fell."""
     loss = curve(case.log, "loss")
-    if case.moved is None or case.verdict.get("verdict") == "better" or len(loss) < _FEWEST_LINES:
+    if case.moved is None or case.verdict.get("verdict") == "better" or not len(loss):
         return
-    if case.moved.weights < _HARDLY and _FLAT * loss[0, 1] < _last_fifth(loss) < 1.05 * loss[0, 1]:
+    if case.moved.weights < _HARDLY and case.moved.cosine > _SAME:
         yield found(
             "low-learning-rate",
             "warning",
@@ -125,7 +130,7 @@ def few_steps(case: Case) -> Iterator[Finding]:
     if base is None or len(dev) < 3:
         return
     last, whole = dev[-1, 1] - dev[-2, 1], dev[-1, 1] - base
-    if dev[-1, 1] == dev[:, 1].max() and last >= max(_GAIN, _STILL_RISING * whole):
+    if whole > 0 and dev[-1, 1] == dev[:, 1].max() and last >= max(_GAIN, _STILL_RISING * whole):
         yield found(
             "few-steps",
             case.hint,
@@ -151,8 +156,8 @@ def many_epochs(case: Case) -> Iterator[Finding]:
             "many-epochs",
             case.hint,
             "train.epochs",
-            f"dev {case.metric} peaked at step {int(dev[best, 0])} of {int(dev[-1, 0])} with {dev[best, 1]:.3f} and fell "
-            f"to {dev[-1, 1]:.3f}",
+            f"dev {case.metric} peaked at step {int(dev[best, 0])} of {int(dev[-1, 0])} with {dev[best, 1]:.3f} and "
+            f"fell to {dev[-1, 1]:.3f}",
             case.again(f"train.epochs={epochs:.2g}", "train.patience=2"),
             count=int(dev[-1, 0] - dev[best, 0]),
             best_step=int(dev[best, 0]),
@@ -177,6 +182,14 @@ def overfitting(case: Case) -> Iterator[Finding]:
             count=len(dev),
             best_dev=round(float(dev[:, 1].max()), 5),
         )
+
+
+def _chance_loss(case: Case) -> float:
+    """The loss where all passages of a batch score the same: the log of how many a query is set against."""
+    config = case.recipe.train
+    hard = config.negatives_per_query if case.collection.negatives else 0
+    queries = min(config.batch_queries, max(1, len(case.split.train))) if config.in_batch_negatives else 1
+    return float(np.log(queries * (1 + hard)))
 
 
 def _dev(case: Case) -> np.ndarray:

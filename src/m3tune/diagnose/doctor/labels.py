@@ -17,7 +17,10 @@ _FEWEST = 20  # queries from which a share means something
 _KNOWS = 0.7  # chance of putting a positive above another passage from which a scorer knows something
 _BLIND = 0.6  # under which it knows nothing
 _SHUFFLED, _SURELY = 0.25, 0.5  # share of the training labels that look drawn at random
-_FALSE, _MANY_FALSE = 0.1, 0.2  # excess of given negatives above the positive; true positives would be there half the time
+_FALSE, _MANY_FALSE = (
+    0.1,
+    0.2,
+)  # excess of given negatives above the positive; true positives would be there half the time
 _EASY = 0.55  # chance of a given negative to score above another query's passage: 0.5 is none the harder
 _DOMINANT, _DOMINANT_QUERIES = 0.1, 20
 
@@ -25,7 +28,7 @@ _DOMINANT, _DOMINANT_QUERIES = 0.1, 20
 def shuffled_labels(case: Case) -> Iterator[Finding]:
     """Positives that score no better than other queries' passages, for every scorer that is right elsewhere."""
     sample = case.sample
-    if sample is None or sample.num_train < _FEWEST or case.verdict.get("verdict") == "better":
+    if sample is None or sample.num_train < _FEWEST:
         return
     train, rest = slice(0, sample.num_train), slice(sample.num_train, None)
     wins = {name: (_wins(sample, name, train), _wins(sample, name, rest)) for name in sample.scores}
@@ -35,7 +38,8 @@ def shuffled_labels(case: Case) -> Iterator[Finding]:
         shuffled = min((there - here) / (there - 0.5) for here, there in knowing.values())
         compared = "on dev and test queries " + _told({name: there for name, (_, there) in knowing.items()})
     else:
-        shuffled = 1.0 if all(here < _BLIND for here, _ in wins.values()) else 0.0
+        learned = case.verdict.get("verdict") == "better"
+        shuffled = 1.0 if not learned and all(here < _BLIND for here, _ in wins.values()) else 0.0
         compared = "a coin does so for 50 %"
     if shuffled >= _SHUFFLED:
         told = _told({name: here for name, (here, _) in (knowing or wins).items()})
@@ -43,8 +47,8 @@ def shuffled_labels(case: Case) -> Iterator[Finding]:
             "shuffled-labels",
             "error" if shuffled >= _SURELY else "warning",
             "training queries",
-            f"positives score above another query's passage for {told}; {compared}: as if {min(1, shuffled):.0%} of the "
-            "training labels were drawn at random",
+            f"positives score above another query's passage for {told}; {compared}: as if {min(1, shuffled):.0%} of "
+            "the training labels were drawn at random",
             "look at the pairs below: where the passage does not answer, join queries and passages again by id, not by "
             "line number; then " + case.again("data.path=MENDED"),
             _pairs(case, sample, range(sample.num_train)),
@@ -69,7 +73,7 @@ def false_negatives(case: Case) -> Iterator[Finding]:
             "false-negatives",
             "error" if excess >= _MANY_FALSE else "warning",
             "given negatives",
-            f"{share(int(above.sum()), int(sample.given.sum()))} score above the query's positive in the untuned model, "
+            f"{share(int(above.sum()), int(sample.given.sum()))} score above the query's positive in the base model; "
             f"of other queries' passages {chance:.1%}; a negative that is as relevant as the positive does so half the "
             f"time, so up to {min(1.0, 2 * excess):.0%} of them may be relevant",
             "read the pairs below; train without the suspects: "
@@ -97,8 +101,8 @@ def easy_negatives(case: Case) -> Iterator[Finding]:
             "easy-negatives",
             case.hint,
             "given negatives",
-            f"a given negative scores above another query's passage for {hardness:.0%} of the pairs: as hard as one drawn "
-            "at random, which the batch brings for nothing",
+            f"a given negative scores above another query's passage for {hardness:.0%} of the pairs: as hard as one "
+            "drawn at random, which the batch brings for nothing",
             "mine negatives with a retriever (ranks 10 to 100), or leave them out and see more queries a step: "
             + case.again("train.negatives_per_query=0", f"train.batch_queries={2 * case.recipe.train.batch_queries}"),
             count=int(sample.given.sum()),
@@ -152,7 +156,9 @@ def _share(true: np.ndarray, among: np.ndarray) -> float:
 
 
 def _told(wins: dict[str, float]) -> str:
-    return ", ".join(f"{value:.0%} by {'BM25' if name == 'bm25' else 'the untuned model'}" for name, value in wins.items())
+    return ", ".join(
+        f"{value:.0%} by {'BM25' if name == 'bm25' else 'the untuned model'}" for name, value in wins.items()
+    )
 
 
 def _pairs(case: Case, sample: Sample, rows: range) -> Iterator[str]:

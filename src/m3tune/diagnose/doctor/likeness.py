@@ -31,7 +31,9 @@ def differing_queries(case: Case) -> Iterator[Finding]:
     differing = [
         f"{row['feature']} (distance {far:.2f}, p {test['p_value']:.1g})"
         for row in case.balance
-        if (test := row.get("tests", {}).get("test")) and test["p_value"] < _P_VALUE and (far := _distance(row)) >= _DISTANCE
+        if (test := row.get("tests", {}).get("test"))
+        and test["p_value"] < _P_VALUE
+        and (far := _distance(row)) >= _DISTANCE
     ]
     apart = {}
     if case.sample is not None:
@@ -52,7 +54,7 @@ def differing_queries(case: Case) -> Iterator[Finding]:
             case.hint,
             "train and test queries",
             f"they differ in {'; '.join(differing)}: what is learned on the one may not help the other",
-            "train on queries like those that are asked: from your logs, or generated in their style; compare the sides in "
+            "train on queries like those that are asked: from your logs, or generated in their style; compare them in "
             + str(case.folder / "data" / "data.html"),
             count=len(differing),
             apart={name: round(value, 4) for name, value in apart.items()},
@@ -83,7 +85,7 @@ def leakage(case: Case) -> Iterator[Finding]:
 def separability(first: np.ndarray, second: np.ndarray) -> float:
     """The chance that a linear classifier that has not seen them puts one of the second (m, d) above one of the first.
 
-    Ridge regression of the side on standardised columns, five folds, the area under the ROC curve over held-out texts: a
+    Ridge regression of the side on standardised columns, five folds, the area under the ROC curve of held-out texts: a
     classifier two-sample test (Lopez-Paz and Oquab, 2017). About a half for two draws from one distribution.
     """
     rows = np.concatenate([first, second]).astype(np.float64)

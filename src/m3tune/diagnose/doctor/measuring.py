@@ -38,8 +38,14 @@ def small_test(case: Case) -> Iterator[Finding]:
         "test queries",
         f"{len(before):,} queries cannot tell the models apart: {case.metric} {verdict['difference']:+.3f} "
         f"[{low:.3f}, {high:.3f}]"
-        + (f"; about {needed:,} would show a difference of this size, if it is real, four times in five" if needed else ""),
-        "judge more test queries" + (f", about {max(0, needed - len(before)):,} more" if needed else "") + "; or give the "
+        + (
+            f"; about {needed:,} would show a difference of this size, if it is real, four times in five"
+            if needed
+            else ""
+        ),
+        "judge more test queries"
+        + (f", about {max(0, needed - len(before)):,} more" if needed else "")
+        + "; or give the "
         "test a larger share: " + case.again(f"data.test={min(0.5, 2 * case.recipe.data.test):g}"),
         count=len(before),
         needed=needed,
@@ -72,7 +78,9 @@ def lost_gain(case: Case) -> Iterator[Finding]:
         "dev and test queries",
         f"dev {case.metric} rose from {selection['base']:.3f} to {selection['tuned']:.3f}, on the test it fell by "
         f"{-verdict['difference']:.3f}: the checkpoint was lucky, or dev is not like the test",
-        "see whether train, dev and test are alike in " + str(case.folder / "data" / "data.html") + "; more dev queries: "
+        "see whether train, dev and test are alike in "
+        + str(case.folder / "data" / "data.html")
+        + "; more dev queries: "
         + case.again(f"data.dev={min(0.5, 2 * case.recipe.data.dev):g}"),
         count=int(verdict["queries"]),
         dev_gain=round(selection["tuned"] - selection["base"], 5),
@@ -81,7 +89,7 @@ def lost_gain(case: Case) -> Iterator[Finding]:
 
 
 def unjudged_passages(case: Case) -> Iterator[Finding]:
-    """Passages without a judgment that every ranking puts above the first relevant one: holes of the judgments?"""
+    """Passages without a judgment that every ranking puts above the first relevant one: perhaps a hole."""
     names = [name for name in ("tuned", "base", "bm25") if name in case.measured]
     if "tuned" not in names or len(names) < 2:
         return
@@ -101,10 +109,10 @@ def unjudged_passages(case: Case) -> Iterator[Finding]:
             "unjudged-passages",
             case.hint if many else "note",
             "judgments",
-            f"for {share(len(above), len(run))} test queries {', '.join(names)} all put a passage that nobody judged above "
-            f"the relevant one; {np.mean(places):.0%} of the first {_RANKS} places are judged",
-            "judge the pairs below: where many of them are relevant, the metric punishes finding them; add the relevant "
-            "ones to the judgments, then " + case.again("data.path=MENDED"),
+            f"for {share(len(above), len(run))} test queries {', '.join(names)} all put a passage that nobody judged "
+            f"above the relevant one; {np.mean(places):.0%} of the first {_RANKS} places are judged",
+            "judge the pairs below: where many of them are relevant, the metric punishes finding them; add the "
+            "relevant ones to the judgments, then " + case.again("data.path=MENDED"),
             (f"{shown(queries[q])} | {shown(passages[p[0]])}" for q, p in above.items()),
             count=len(above),
             of=len(run),
@@ -128,7 +136,9 @@ def bm25_wins(case: Case) -> Iterator[Finding]:
             "test queries",
             f"BM25, which needs no model, has {case.metric} {case.mean('bm25'):.3f}, the tuned model "
             f"{case.mean('tuned'):.3f}; difference {differences.mean():.3f} [{low:.3f}, {high:.3f}]",
-            "let words count too: " + case.again('model.new_heads=["sparse"]') + "; or start from an encoder that knows "
+            "let words count too: "
+            + case.again('model.new_heads=["sparse"]')
+            + "; or start from an encoder that knows "
             "this language and domain",
             count=len(differences),
             difference=round(float(differences.mean()), 5),
@@ -144,8 +154,8 @@ def near_ceiling(case: Case) -> Iterator[Finding]:
             case.hint,
             "test queries",
             f"the untuned model has {case.metric} {base:.3f} already: what could be gained is {1 - base:.3f}",
-            "measure on harder questions, as people ask them, and among all the passages that are searched in use; keep the "
-            "untuned model until then",
+            "measure on harder questions, as people ask them, and among all the passages that are searched in use; "
+            "keep the untuned model until then",
             count=len(case.measured["base"].per_query[case.metric]),
             base=round(base, 5),
         )
@@ -167,8 +177,8 @@ def truncated_answers(case: Case) -> Iterator[Finding]:
             "truncated-answers",
             "warning",
             "test queries",
-            f"the relevant passages of {share(int(cut.sum()), len(cut))} are longer than the {limit:,} tokens that are read; "
-            f"these have {case.metric} {scores[cut].mean():.3f}, the others {scores[~cut].mean():.3f}",
+            f"the relevant passages of {share(int(cut.sum()), len(cut))} are longer than the {limit:,} tokens that are "
+            f"read; these have {case.metric} {scores[cut].mean():.3f}, the others {scores[~cut].mean():.3f}",
             case.again(f"model.passage_max_tokens={2 * limit}") + ", or cut the documents into passages that fit",
             (shown(case.collection.queries[q]) for q, is_cut in zip(values, cut.tolist(), strict=True) if is_cut),
             count=int(cut.sum()),

@@ -1,7 +1,7 @@
 """Rules about what the loss pushes away: which negatives, how hard, and how many of them.
 
-The gradient of InfoNCE with respect to the score of a negative is its share of the softmax over the query's positive and
-negatives, divided by the temperature (`training.losses.contrastive`): the weight below.
+The gradient of InfoNCE with respect to the score of a negative is its share of the softmax over the query's positive
+and negatives, divided by the temperature (`training.losses.contrastive`): the weight below.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from m3tune.types import Finding
 
 _FEWEST = 20  # queries from which a share means something
 _MANY_SUSPECTED = 0.15  # share of queries with a suspect from which they are more than a note
+_HARD_PUSHED = 0.25  # and their share of the gradient
 _SOME_SUSPECTED = 0.05
 _LOW_TEMPERATURE, _USUAL_TEMPERATURE = 0.03, 0.05
 _FEW_NEGATIVES = 16
@@ -37,12 +38,12 @@ def pushed_negatives(case: Case) -> Iterator[Finding]:
     part = float(weights[suspected].sum() / max(weights.sum(), 1e-12))
     yield found(
         "pushed-negatives",
-        case.hint if queries >= _MANY_SUSPECTED * sample.num_train else "note",
+        case.hint if queries >= _MANY_SUSPECTED * sample.num_train and part >= _HARD_PUSHED else "note",
         "training pairs",
         f"{share(queries, sample.num_train)} training queries have a negative that the untuned model and BM25 both put "
         f"above the positive; these pairs get {part:.0%} of the gradient at temperature {temperature:g}",
-        "say of the pairs below whether they are relevant, and add those that are to the data; or leave them out of the "
-        "loss: " + case.again("train.false_negative_margin=0.0"),
+        "say of the pairs below whether they are relevant, and add those that are to the data; or leave them out of "
+        "the loss: " + case.again("train.false_negative_margin=0.0"),
         (
             f"weight {weights[rows[i], columns[i]]:.2f}: {pair_in_words(case, sample, int(rows[i]), int(columns[i]))}"
             for i in order
@@ -62,7 +63,7 @@ def pushed_negatives(case: Case) -> Iterator[Finding]:
 
 
 def low_temperature(case: Case) -> Iterator[Finding]:
-    """A temperature that gives nearly all of the gradient to the hardest negatives, where some of those are suspected."""
+    """A temperature that leaves the gradient to the hardest negatives, where some of those are suspected."""
     sample, config = case.sample, case.recipe.train
     if sample is None or sample.num_train < _FEWEST or config.false_negative_margin is not None:
         return
@@ -80,8 +81,8 @@ def low_temperature(case: Case) -> Iterator[Finding]:
         "low-temperature",
         case.hint,
         "train.temperature",
-        f"at {config.temperature:g} suspected negatives of {share(queries, sample.num_train)} queries get {parts[0]:.0%} of "
-        f"the gradient, at {_USUAL_TEMPERATURE:g} they would get {parts[1]:.0%}",
+        f"at {config.temperature:g} suspects of {share(queries, sample.num_train)} queries get {parts[0]:.0%} "
+        f"of the gradient, at {_USUAL_TEMPERATURE:g} they would get {parts[1]:.0%}",
         case.again(f"train.temperature={_USUAL_TEMPERATURE:g}"),
         count=queries,
         of=sample.num_train,
@@ -103,8 +104,8 @@ def small_batch(case: Case) -> Iterator[Finding]:
             "small-batch",
             case.hint,
             "train.batch_queries",
-            f"a query is set against {negatives} negatives a step, with {len(case.split.train):,} training queries to draw "
-            "from; most of them are told apart already",
+            f"a query is set against {negatives} negatives a step, with {len(case.split.train):,} training queries to "
+            "draw from; most of them are told apart already",
             case.again(f"train.batch_queries={max(32, 4 * queries)}"),
             count=negatives,
             batch_queries=config.batch_queries,

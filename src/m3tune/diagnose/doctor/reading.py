@@ -1,4 +1,4 @@
-"""From a run directory, or a model and data, to a `Case`: whatever is there is read, and what is not there is left out."""
+"""From a run directory, or a model and data, to a `Case`: what is there is read, and what is not is left out."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read_model(model: str, data: str, queries: int = 256, vectors: Sequence[Path
         recipe=Recipe(data=DataConfig(path=data), model=config),
         collection=collection,
         similar=Similar(context.near_passages, context.near_queries),
-        split=Split(**given),
+        split=Split(given["train"], given["dev"], given["test"]),
         is_run=False,
         data_findings=examination.findings,
         statements=statements(folder),
@@ -89,13 +89,15 @@ def read_model(model: str, data: str, queries: int = 256, vectors: Sequence[Path
 def statements(folder: Path) -> dict[str, dict[str, Any]]:
     """File of a model folder -> what it says of pooling, normalize, prompts and limits, in m3tune's words.
 
-    A folder in BGE-M3's layout says CLS pooling by its head files, which sentence-transformers does not look at: without
-    modules.json it takes the mean.
+    A folder in BGE-M3's layout says CLS pooling by its head files, which sentence-transformers does not look at:
+    without modules.json it takes the mean.
     """
     said: dict[str, dict[str, Any]] = {}
     own = _json(folder / SETTINGS_FILE)
     if own:
-        said[SETTINGS_FILE] = {name: own.get(name) for name in ("pooling", "normalize", "query_prompt", "passage_prompt")}
+        said[SETTINGS_FILE] = {
+            name: own.get(name) for name in ("pooling", "normalize", "query_prompt", "passage_prompt")
+        }
         said[SETTINGS_FILE]["max_tokens"] = max(own.get("query_max_tokens", 0), own.get("passage_max_tokens", 0))
     if (folder / "modules.json").is_file():
         settings = read_sentence_transformers(folder, _ENDLESS)
@@ -116,7 +118,7 @@ def statements(folder: Path) -> dict[str, dict[str, Any]]:
 def _examined(
     case: Case, base: ModelConfig, tuned: Path, delivered: Path, queries: int, vectors: Sequence[Path]
 ) -> Case:
-    """The case with what takes a model: the sample, how far training went, how texts are read, which vectors are stale."""
+    """The case with what takes a model: the sample, how far training went, how texts are read, stale vectors."""
     facts: dict[str, Any] = {}
     if queries:
         encoder, _ = load_encoder(base)

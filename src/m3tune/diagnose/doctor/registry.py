@@ -47,7 +47,11 @@ CASE_RULES: Mapping[str, Rule] = {
     "near-ceiling": measuring.near_ceiling,
 }
 
-_TEMPLATES = ("labels-as-passages", "positive-template", "corpus-template")  # what training on them does comes after them
+_TEMPLATES = (
+    "labels-as-passages",
+    "positive-template",
+    "corpus-template",
+)  # what training on them does comes after them
 _SAID_BETTER = {"leaked-query", "near-leaked-query"}  # of the split that was used: leakage
 _SAID_OF_RUNS = {"few-queries"}  # of a run, small-test and small-dev know more
 _FEW = 0.05  # share of what a finding of the data is about under which it explains no run

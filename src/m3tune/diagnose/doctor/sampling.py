@@ -13,7 +13,6 @@ import torch
 
 from m3tune.config import ModelConfig
 from m3tune.data.collection import Collection
-from m3tune.data.similar import Similar
 from m3tune.data.tokens import TokenTable
 from m3tune.diagnose.doctor.case import Case, Moved, Reading, Sample
 from m3tune.diagnose.tokens import token_lengths

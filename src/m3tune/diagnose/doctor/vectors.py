@@ -52,7 +52,11 @@ def hubs(case: Case) -> Iterator[Finding]:
             "tuned vectors",
             f"{len(found_hubs):,} passages take {slots:.0%} of the first {_RANKS} places; one is there for {most:,} of "
             f"{queries:,} queries (skewness of the counts {skewness(counts, passages):.1f}"
-            + (f", of the base {skewness(occurrences(case.measured['base'].run), passages):.1f})" if _base(case) else ")"),
+            + (
+                f", of the base {skewness(occurrences(case.measured['base'].run), passages):.1f})"
+                if _base(case)
+                else ")"
+            ),
             "a sign that vectors crowd together: see the findings above first; else "
             + case.again(f"train.batch_queries={2 * case.recipe.train.batch_queries}"),
             (f"{n:,} queries find {shown(case.collection.passages[p])}" for p, n in found_hubs.items()),
