@@ -1,5 +1,6 @@
 """The doctor on genuine tiny runs: healthy ones are silent, in those made to go wrong the cause stands first."""
 
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -28,7 +29,7 @@ def runs(tmp_path_factory):
         "shuffled": (lambda: shuffled(whole), {}),
         "half false": (lambda: half_false(whole), {"negatives_per_query": 4}),
         "high rate": (lambda: whole, {"learning_rate": 0.3}),
-        "no rate": (lambda: whole, {"learning_rate": 1e-9, "epochs": 1}),
+        "no rate": (lambda: whole, {"learning_rate": 1e-9, "max_steps": 2}),
     }
 
     def of(name):
@@ -38,6 +39,12 @@ def runs(tmp_path_factory):
         return place / name
 
     return of
+
+
+@pytest.fixture(scope="module")
+def cases(runs):
+    """name -> what the doctor knows of a run, read once."""
+    return functools.cache(lambda name: read_run(runs(name)))
 
 
 @pytest.fixture
@@ -54,8 +61,8 @@ def severe(case):
 # --- whole runs
 
 
-def test_a_healthy_run_is_silent(runs):
-    case = read_run(runs("healthy"))
+def test_a_healthy_run_is_silent(cases):
+    case = cases("healthy")
     assert case.verdict["verdict"] == "better"
     assert severe(case) == []
     assert case.sample.num_train == 140
@@ -87,16 +94,16 @@ def test_flagembedding_rows_beside_a_model_are_silent(runs, tmp_path):
         ("no rate", "low-learning-rate"),
     ],
 )
-def test_the_true_cause_stands_first(runs, name, code):
-    finding, *_ = case_findings(read_run(runs(name)))
+def test_the_true_cause_stands_first(cases, name, code):
+    finding, *_ = case_findings(cases(name))
     assert finding.code == code
     assert finding.severity in ("error", "warning")
 
 
-def test_the_figures_are_near_the_truth(runs):
-    (dealt,) = [f for f in case_findings(read_run(runs("shuffled"))) if f.code == "shuffled-labels"]
+def test_the_figures_are_near_the_truth(cases):
+    (dealt,) = [f for f in case_findings(cases("shuffled")) if f.code == "shuffled-labels"]
     assert dealt.evidence["shuffled"] > 0.8
-    (false,) = [f for f in case_findings(read_run(runs("half false"))) if f.code == "false-negatives"]
+    (false,) = [f for f in case_findings(cases("half false")) if f.code == "false-negatives"]
     assert 0.3 < false.evidence["estimated_share"] < 0.7
     assert false.examples
 
@@ -133,8 +140,8 @@ def test_given_negatives_that_a_run_did_not_use_are_not_looked_at(runs):
     assert not take_sample(replace(case, recipe=unused), encoder, 20).given.any()
 
 
-def test_how_far_training_went_is_measured(runs):
-    moved = read_run(runs("no rate"), 20).moved
+def test_how_far_training_went_is_measured(cases):
+    moved = cases("no rate").moved
     assert moved.weights < 1e-5
     assert moved.cosine == pytest.approx(1, abs=1e-4)
 
@@ -243,7 +250,7 @@ def test_the_command_says_the_cause_first_and_leaves_with_one(m3tune, runs):
     printed = json.loads(out)
     assert code == 1
     assert printed["findings"][0]["code"] == "high-learning-rate"
-    code, out, _ = m3tune("doctor", runs("high rate"))
+    code, out, _ = m3tune("doctor", runs("high rate"), "--sample", "0")
     assert code == 1
     assert out.index("high-learning-rate") < out.index("dense-vectors-collapse")
     assert "more: docs/findings/high-learning-rate.md" in out
