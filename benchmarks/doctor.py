@@ -36,9 +36,9 @@ from m3tune.preparation import prepare
 from m3tune.progress import shown
 from m3tune.recipe import load_recipe
 from m3tune.starter import DEMO, recipe_file
-from m3tune.types import Negative, Passage
+from m3tune.types import Negative, Passage, Split
 
-Change = Callable[[Collection, tuple[str, ...], np.random.Generator], Collection]
+Change = Callable[[Collection, Split, np.random.Generator], Collection]
 
 
 def main() -> None:
@@ -101,8 +101,8 @@ def told(folder: Path, name: str, expected: str | None, sample: int) -> bool:
     severe = [finding for finding in findings if finding.severity != "note"]
     first = severe[0].code if severe else None
     verdict = case.verdict
-    change = f"{verdict['base']:.3f} -> {verdict['tuned']:.3f}"
-    print(f"\n{name}: {verdict['verdict']}, {change}, {verdict['delivered']} delivered")
+    moved = f"{verdict['base']:.3f} -> {verdict['tuned']:.3f}"
+    print(f"\n{name}: {verdict['verdict']}, {moved}, {verdict['delivered']} delivered")
     if case.moved:
         print(
             f"  weights moved by {case.moved.weights:.2%}, cosine of a query before and after {case.moved.cosine:.3f}"
@@ -122,14 +122,13 @@ def prepare_scifact(place: Path, queries: int | None, passages: int | None) -> N
         shutil.copytree(whole, place)
     else:
         changed(
-            whole, place, lambda collection, train, _: cut_down(collection, train, queries or 10**9, passages or 10**9)
+            whole, place, lambda collection, split, _: cut_down(collection, split, queries or 10**9, passages or 10**9)
         )
 
 
-def cut_down(collection: Collection, train: tuple[str, ...], queries: int, passages: int) -> Collection:
-    """Some of the training queries, as many others, their passages, and others up to a number."""
-    others = [q for q in collection.positives if q not in set(train)]
-    kept = {*train[:queries], *others[-queries:]}
+def cut_down(collection: Collection, split: Split, queries: int, passages: int) -> Collection:
+    """Some of the queries of each side, their passages, and others up to a number."""
+    kept = {q for side in (split.train, split.dev, split.test) for q in side[:queries]}
     judgments = tuple(pair for pair in collection.judgments if pair.query_id in kept)
     needed = dict.fromkeys(pair.passage_id for pair in judgments)
     needed |= dict.fromkeys([p for p in collection.passages if p not in needed][: max(0, passages - len(needed))])
@@ -145,7 +144,7 @@ def cut_down(collection: Collection, train: tuple[str, ...], queries: int, passa
 def changed(source: Path, target: Path, change: Change) -> Path:
     """Prepared data with another collection and the same split, as far as its queries are still there."""
     prepared = load_prepared(source)
-    collection = change(prepared.collection, prepared.split.train, np.random.default_rng(0))
+    collection = change(prepared.collection, prepared.split, np.random.default_rng(0))
     sides = {
         side: tuple(q for q in getattr(prepared.split, side) if q in collection.queries)
         for side in ("train", "dev", "test")
@@ -160,19 +159,20 @@ def changed(source: Path, target: Path, change: Change) -> Path:
     return target
 
 
-def dealt(collection: Collection, train: tuple[str, ...], generator: np.random.Generator) -> Collection:
+def dealt(collection: Collection, split: Split, generator: np.random.Generator) -> Collection:
     """Every training query with the positives of another."""
+    train = split.train
     other = dict(zip(train, (train[i] for i in generator.permutation(len(train))), strict=True))
     back = {there: here for here, there in other.items()}
     judgments = tuple(pair._replace(query_id=back.get(pair.query_id, pair.query_id)) for pair in collection.judgments)
     return replace(collection, judgments=judgments, splits={})
 
 
-def half_false(collection: Collection, train: tuple[str, ...], generator: np.random.Generator) -> Collection:
+def half_false(collection: Collection, split: Split, generator: np.random.Generator) -> Collection:
     """Two negatives a training query that are the halves of its first positive, and two drawn at random."""
     passages, negatives = dict(collection.passages), []
     ids = list(collection.passages)
-    for query_id in train:
+    for query_id in split.train:
         positive = collection.passages[collection.positives[query_id][0]]
         sentences = positive.text.split(". ")
         for number in range(2):

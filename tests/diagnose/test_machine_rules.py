@@ -1,4 +1,4 @@
-"""Every check of the machine finds what is planted in a good machine; a good machine is silent; this one can be read."""
+"""Every check of the machine finds what is planted in a good one; a good one is silent; this one can be read."""
 
 import json
 import re

@@ -10,6 +10,7 @@ import typer
 from m3tune.cli import console
 from m3tune.cli.console import FINE, NOT_GOOD_ENOUGH
 from m3tune.cli.options import Json
+from m3tune.types import Finding
 
 
 def doctor(
@@ -30,40 +31,43 @@ def doctor(
 
     Example: m3tune doctor runs/demo
     """
-    from dataclasses import asdict
-
     from m3tune.errors import RecipeError
 
     if patient is None:
         if vectors:
             raise RecipeError("vectors are compared with a model", where="--vectors", fix="name a run, or MODEL DATA")
-        _machine(as_json)
+        findings = _machine(as_json)
+    else:
+        findings = _patient(patient, data, sample, vectors or [], as_json)
+    raise typer.Exit(NOT_GOOD_ENOUGH if any(finding.severity != "note" for finding in findings) else FINE)
+
+
+def _patient(patient: str, data: str | None, sample: int, vectors: list[Path], as_json: bool) -> tuple[Finding, ...]:
+    from dataclasses import asdict
+
     from m3tune.diagnose.doctor.reading import is_run, read_model, read_run
     from m3tune.diagnose.doctor.registry import case_findings
+    from m3tune.errors import RecipeError
     from m3tune.report.findings import print_line, print_told
 
-    assert patient is not None
-    if data is None and not is_run(Path(patient).expanduser()):
+    folder = Path(patient).expanduser()
+    if data is None and not is_run(folder):
         raise RecipeError(
             "this is no run directory", where=patient, fix=f"for a model say m3tune doctor {patient} DATA"
         )
     with console.progress(as_json):
-        case = (
-            read_run(Path(patient).expanduser(), sample, vectors or ())
-            if data is None
-            else read_model(patient, data, sample, vectors or ())
-        )
+        case = read_run(folder, sample, vectors) if data is None else read_model(patient, data, sample, vectors)
         findings = case_findings(case)
     if as_json:
         console.print_json({"verdict": dict(case.verdict), "findings": [asdict(finding) for finding in findings]})
-    else:
-        if case.verdict:
-            print_line(console.out, f"{patient}: {case.verdict['verdict']}, delivered: {case.verdict['delivered']}")
-        print_told(console.out, findings)
-    raise typer.Exit(NOT_GOOD_ENOUGH if any(finding.severity != "note" for finding in findings) else FINE)
+        return findings
+    if case.verdict:
+        print_line(console.out, f"{patient}: {case.verdict['verdict']}, delivered: {case.verdict['delivered']}")
+    print_told(console.out, findings)
+    return findings
 
 
-def _machine(as_json: bool) -> None:
+def _machine(as_json: bool) -> tuple[Finding, ...]:
     from dataclasses import asdict
 
     from m3tune.diagnose.doctor.environment import look
@@ -74,8 +78,8 @@ def _machine(as_json: bool) -> None:
     findings = machine_findings(machine)
     if as_json:
         console.print_json({"machine": machine.as_json(), "findings": [asdict(finding) for finding in findings]})
-    else:
-        for line in machine.in_words():
-            print_line(console.out, line)
-        print_told(console.out, findings, "docs/guide/doctor.md#{code}")
-    raise typer.Exit(NOT_GOOD_ENOUGH if any(finding.severity != "note" for finding in findings) else FINE)
+        return findings
+    for line in machine.in_words():
+        print_line(console.out, line)
+    print_told(console.out, findings, "docs/guide/doctor.md#{code}")
+    return findings
