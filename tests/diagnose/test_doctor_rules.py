@@ -1,6 +1,7 @@
 """Every rule of the doctor finds the illness planted in a healthy case, and names it first; health is silent."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,7 @@ def test_a_finding_has_a_figure_evidence_and_what_to_do(code):
     assert finding.fix
     assert finding.where
     assert len(finding.examples) <= 3
+    json.dumps(asdict(finding))
 
 
 def test_causes_stand_before_what_follows_from_them():

@@ -13,7 +13,7 @@ from m3tune.types import Finding
 _SPREAD = 0.3  # standard deviation over queries of a metric's difference, as for few-queries
 _FEWEST_LINES = 5
 _ROSE = 1.1  # the last fifth of the loss over the first line; batches differ by some percent
-_FAR, _NEAR, _HARDLY = 0.15, 0.01, 1e-3  # change of the weights over their size
+_FAR, _NEAR, _HARDLY = 0.05, 0.01, 1e-3  # change of the weights over their size
 _SAME = 0.999  # cosine of a query's vector before and after
 _AT_CHANCE = 0.9  # the loss over that of a model that cannot tell the passages of a batch apart
 _SPIKE = 1.3  # the highest loss of the first fifth over the first line
