@@ -13,7 +13,7 @@ from m3tune.artifact import read_json, write_json
 from m3tune.config import ModelConfig
 from m3tune.diagnose.doctor.reading import read_model, read_run, statements
 from m3tune.diagnose.doctor.registry import case_findings
-from m3tune.errors import ArtifactError
+from m3tune.errors import ArtifactError, ModelError
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.searching import encode_collection
 from tiny import save_tiny_encoder, save_tiny_m3, tiny_collection, write_flagembedding, write_llamaindex
@@ -162,6 +162,14 @@ def test_a_run_that_was_cut_off_is_read_as_far_as_it_goes(copy):
         log.write('{"step": 29, "loss": NaN}\n{"step": 3')
     case = read_run(copy, 20)
     assert case_findings(case)[0].code == "not-finite"
+
+
+def test_a_base_model_that_is_gone_can_be_done_without(copy):
+    file = copy / "resolved.toml"
+    file.write_text(file.read_text().replace("knowing", "gone"))
+    with pytest.raises(ModelError, match="--sample 0"):
+        read_run(copy)
+    assert severe(read_run(copy, 0)) == []
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -32,21 +32,18 @@ def small_test(case: Case) -> Iterator[Finding]:
     groups = document_groups(case.collection.qrels(before), case.similar.passages.first)
     needed = queries_needed(*paired_differences(before, after, groups))
     low, high = verdict["ci95"]
+    told = (
+        f"; about {needed:,} would show a difference of this size, if it is real, four times in five" if needed else ""
+    )
+    more = f"about {max(0, needed - len(before)):,} more test queries" if needed else "more test queries"
     yield found(
         "small-test",
         "warning",
         "test queries",
         f"{len(before):,} queries cannot tell the models apart: {case.metric} {verdict['difference']:+.3f} "
-        f"[{low:.3f}, {high:.3f}]"
-        + (
-            f"; about {needed:,} would show a difference of this size, if it is real, four times in five"
-            if needed
-            else ""
-        ),
-        "judge more test queries"
-        + (f", about {max(0, needed - len(before)):,} more" if needed else "")
-        + "; or give the "
-        "test a larger share: " + case.again(f"data.test={min(0.5, 2 * case.recipe.data.test):g}"),
+        f"[{low:.3f}, {high:.3f}]{told}",
+        f"judge {more}; or give the test a larger share: "
+        + case.again(f"data.test={min(0.5, 2 * case.recipe.data.test):g}"),
         count=len(before),
         needed=needed,
     )
@@ -78,9 +75,7 @@ def lost_gain(case: Case) -> Iterator[Finding]:
         "dev and test queries",
         f"dev {case.metric} rose from {selection['base']:.3f} to {selection['tuned']:.3f}, on the test it fell by "
         f"{-verdict['difference']:.3f}: the checkpoint was lucky, or dev is not like the test",
-        "see whether train, dev and test are alike in "
-        + str(case.folder / "data" / "data.html")
-        + "; more dev queries: "
+        f"see whether train, dev and test are alike in {case.folder / 'data' / 'data.html'}; more dev queries: "
         + case.again(f"data.dev={min(0.5, 2 * case.recipe.data.dev):g}"),
         count=int(verdict["queries"]),
         dev_gain=round(selection["tuned"] - selection["base"], 5),
@@ -136,10 +131,8 @@ def bm25_wins(case: Case) -> Iterator[Finding]:
             "test queries",
             f"BM25, which needs no model, has {case.metric} {case.mean('bm25'):.3f}, the tuned model "
             f"{case.mean('tuned'):.3f}; difference {differences.mean():.3f} [{low:.3f}, {high:.3f}]",
-            "let words count too: "
-            + case.again('model.new_heads=["sparse"]')
-            + "; or start from an encoder that knows "
-            "this language and domain",
+            "start from an encoder that knows this language and domain, or let words count too: "
+            + case.again('model.new_heads=["sparse"]'),
             count=len(differences),
             difference=round(float(differences.mean()), 5),
         )

@@ -15,7 +15,7 @@ from m3tune.data.similar import Similar
 from m3tune.diagnose.check import examine
 from m3tune.diagnose.doctor.case import Case
 from m3tune.diagnose.doctor.sampling import base_config, how_far, read_texts, take_sample
-from m3tune.errors import ArtifactError
+from m3tune.errors import ArtifactError, ModelError
 from m3tune.evaluation.store import METRICS, Evaluation, load_evaluation, measured_heads
 from m3tune.model.encoder import Encoder
 from m3tune.model.heads import HEAD_FILES
@@ -121,7 +121,7 @@ def _examined(
     """The case with what takes a model: the sample, how far training went, how texts are read, stale vectors."""
     facts: dict[str, Any] = {}
     if queries:
-        encoder, _ = load_encoder(base)
+        encoder = _base(base)
         facts["sample"] = sample = take_sample(case, encoder, queries)
         saved = tuned if (tuned / "config.json").is_file() else None
         if sample is not None and saved is not None:
@@ -133,6 +133,14 @@ def _examined(
     if stores and (delivered / "config.json").is_file():
         facts["stale"] = dict(_stale(stores, _load(delivered, case)))
     return dataclasses.replace(case, **facts)
+
+
+def _base(config: ModelConfig) -> Encoder:
+    """The untuned model. Raises ModelError where it is not there any more, saying how to do without."""
+    try:
+        return load_encoder(config)[0]
+    except ModelError as error:
+        raise ModelError(error.what, where=error.where, fix=f"{error.fix}; or do without it: --sample 0") from None
 
 
 def _stale(stores: Sequence[Path], encoder: Encoder) -> Iterator[tuple[str, list[str]]]:
