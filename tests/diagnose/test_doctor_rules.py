@@ -273,8 +273,19 @@ def test_the_next_command_names_the_run_and_another_folder():
 
 @pytest.mark.parametrize(("moved", "expected"), [(0.005, []), (0.3, ["high-learning-rate"])])
 def test_a_loss_that_wavers_while_nothing_moves_is_no_high_rate(moved, expected):
-    wavering = log([1.0, 1.2, 1.3, 1.1, 1.2, 1.3, 1.1, 1.2, 1.2, 1.2], [0.61, 0.62, 0.62, 0.62])
+    wavering = log([1.0, 1.2, 1.3, 1.4, 1.5, 1.3, 1.4, 1.5, 1.4, 1.4], [0.61, 0.62, 0.62, 0.62])
     assert codes(replace(W, log=wavering, moved=Moved(moved, 0.9))) == expected
+
+
+def test_a_loss_near_zero_that_doubles_is_no_high_rate():
+    assert codes(replace(W, log=log([0.05, *([0.1] * 9)], [0.61, 0.62, 0.62, 0.62]), moved=Moved(0.3, 0.9))) == []
+
+
+def test_a_longer_or_shorter_run_is_asked_for_as_the_recipe_asks():
+    (steps,) = case_findings(trained(ILL["few-steps"], max_steps=40))
+    assert steps.fix.endswith("train.max_steps=80")
+    (epochs,) = case_findings(ILL["many-epochs"])
+    assert "train.epochs=1.5" in epochs.fix
 
 
 def test_a_loss_at_chance_with_weights_far_away_is_a_high_rate():

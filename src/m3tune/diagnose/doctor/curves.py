@@ -13,6 +13,7 @@ from m3tune.types import Finding
 _SPREAD = 0.3  # standard deviation over queries of a metric's difference, as for few-queries
 _FEWEST_LINES = 5
 _ROSE = 1.1  # the last fifth of the loss over the first line; batches differ by some percent
+_WAVERS = 0.05  # and of the loss at chance, by how much: a loss near zero doubles easily
 _FAR, _NEAR, _HARDLY = 0.05, 0.01, 1e-3  # change of the weights over their size
 _SAME = 0.999  # cosine of a query's vector before and after
 _AT_CHANCE = 0.9  # the loss over that of a model that cannot tell the passages of a batch apart
@@ -57,7 +58,7 @@ def high_learning_rate(case: Case) -> Iterator[Finding]:
     signs = []
     if len(loss) >= _FEWEST_LINES:
         last, still = _last_fifth(loss), case.moved is not None and case.moved.weights < _NEAR
-        if last > _ROSE * loss[0, 1] and not still:
+        if last > _ROSE * loss[0, 1] and last - loss[0, 1] > _WAVERS * _chance_loss(case) and not still:
             signs.append(f"the loss began at {loss[0, 1]:.2f} and ended at {last:.2f}")
         elif last >= _AT_CHANCE * _chance_loss(case) and case.moved is not None and case.moved.weights > _FAR:
             signs.append(f"the loss ended at {last:.2f}, where passages are told apart no better than by chance")
@@ -137,7 +138,7 @@ def few_steps(case: Case) -> Iterator[Finding]:
             "train.epochs",
             f"the last {int(dev[-1, 0] - dev[-2, 0])} of {int(dev[-1, 0])} steps still raised dev {case.metric} by "
             f"{last:.3f}, to {dev[-1, 1]:.3f}",
-            case.again(f"train.epochs={2 * case.recipe.train.epochs:g}"),
+            case.again(_length(case, 2)),
             count=int(dev[-1, 0]),
             last_gain=round(float(last), 5),
         )
@@ -151,14 +152,13 @@ def many_epochs(case: Case) -> Iterator[Finding]:
     best = int(dev[:, 1].argmax())
     fell, noise = dev[best, 1] - dev[-1, 1], _SPREAD / np.sqrt(max(1, len(case.split.dev)))
     if dev[best, 1] > base and dev[best, 0] <= _HALF * dev[-1, 0] and fell > max(_GAIN, noise):
-        epochs = case.recipe.train.epochs * dev[best, 0] / dev[-1, 0]
         yield found(
             "many-epochs",
             case.hint,
             "train.epochs",
             f"dev {case.metric} peaked at step {int(dev[best, 0])} of {int(dev[-1, 0])} with {dev[best, 1]:.3f} and "
             f"fell to {dev[-1, 1]:.3f}",
-            case.again(f"train.epochs={epochs:.2g}", "train.patience=2"),
+            case.again(_length(case, dev[best, 0] / dev[-1, 0]), "train.patience=2"),
             count=int(dev[-1, 0] - dev[best, 0]),
             best_step=int(dev[best, 0]),
             fell=round(float(fell), 5),
@@ -202,9 +202,19 @@ def _last_fifth(values: np.ndarray) -> float:
 
 
 def _rate(case: Case, factor: float) -> float:
-    """The peak learning rate of the log, times a factor."""
-    rates = curve(case.log, "learning_rate")
-    return factor * float(rates[:, 1].max()) if len(rates) else 0.0
+    """The recipe's peak learning rate, or where that is automatic the highest in the log, times a factor."""
+    wanted, rates = case.recipe.train.learning_rate, curve(case.log, "learning_rate")
+    if wanted == "auto":
+        return factor * float(rates[:, 1].max()) if len(rates) else 0.0
+    return factor * wanted
+
+
+def _length(case: Case, factor: float) -> str:
+    """The setting that makes training so many times as long."""
+    config = case.recipe.train
+    if config.max_steps is not None:
+        return f"train.max_steps={max(1, round(factor * config.max_steps))}"
+    return f"train.epochs={factor * config.epochs:.2g}"
 
 
 def _is_bad(value: object) -> bool:
