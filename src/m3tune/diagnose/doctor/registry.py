@@ -47,11 +47,7 @@ CASE_RULES: Mapping[str, Rule] = {
     "near-ceiling": measuring.near_ceiling,
 }
 
-_TEMPLATES = (
-    "labels-as-passages",
-    "positive-template",
-    "corpus-template",
-)  # what training on them does comes after them
+_DATA_CAUSES = ("labels-as-passages", "positive-template", "corpus-template")  # findings of the data that explain a run
 _SAID_BETTER = {"leaked-query", "near-leaked-query"}  # of the split that was used: leakage
 _SAID_OF_RUNS = {"few-queries"}  # of a run, small-test and small-dev know more
 _FEW = 0.05  # share of what a finding of the data is about under which it explains no run
@@ -65,9 +61,9 @@ def _causes_first() -> tuple[str, ...]:
     order: list[str] = []
     for code in CASE_RULES:
         if code == _BEFORE_LABELS:
-            order += _TEMPLATES
+            order += _DATA_CAUSES
         if code == _BEFORE_SYMPTOMS:
-            order += [other for other in RULES if other not in _TEMPLATES]
+            order += [other for other in RULES if other not in _DATA_CAUSES]
         order.append(code)
     return tuple(order)
 
