@@ -320,6 +320,12 @@ def test_hard_negatives_below_the_positive_are_not_false():
     assert "false-negatives" not in codes(hard)
 
 
+def test_a_negative_just_below_the_positive_is_suspected():
+    near = scored(W, "base", W.sample.given, 0.78)  # the positives are around 0.8, the passages of others around 0
+    (finding,) = [f for f in case_findings(near) if f.code == "false-negatives"]
+    assert finding.evidence["estimated_share"] > 0.8
+
+
 def test_a_base_that_ranks_at_random_says_nothing_about_given_negatives():
     noise = np.random.default_rng(3).normal(size=W.sample.positive.shape)
     assert "false-negatives" not in codes(scored(W, "base", np.ones_like(W.sample.positive), noise))
