@@ -12,18 +12,18 @@ def speedup(monkeypatch):
     """Sets what the measurement says of bfloat16 on the CPU."""
 
     def be(times):
-        monkeypatch.setattr(machine, "_cpu_bfloat16_speedup", lambda: times)
+        monkeypatch.setattr(machine, "cpu_bfloat16_speedup", lambda: times)
 
     return be
 
 
 def test_the_measurement_gives_a_believable_ratio_and_is_made_once():
-    machine._cpu_bfloat16_speedup.cache_clear()
-    ratio = machine._cpu_bfloat16_speedup()
+    machine.cpu_bfloat16_speedup.cache_clear()
+    ratio = machine.cpu_bfloat16_speedup()
     assert isinstance(ratio, float)
     assert 1e-3 < ratio < 100
-    assert machine._cpu_bfloat16_speedup() == ratio
-    assert machine._cpu_bfloat16_speedup.cache_info().hits == 1
+    assert machine.cpu_bfloat16_speedup() == ratio
+    assert machine.cpu_bfloat16_speedup.cache_info().hits == 1
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_auto_takes_bfloat16_on_cuda_where_the_card_has_it(monkeypatch, speedup)
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_a_precision_that_is_asked_for_is_not_measured(monkeypatch, name):
-    monkeypatch.setattr(machine, "_cpu_bfloat16_speedup", lambda: pytest.fail("measured"))
+    monkeypatch.setattr(machine, "cpu_bfloat16_speedup", lambda: pytest.fail("measured"))
     for device in (CPU, CUDA, MPS):
         assert pick_precision(name, device) == getattr(torch, name)
 

@@ -53,7 +53,7 @@ def pick_precision(wanted: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type == "cpu":
-        return torch.bfloat16 if _cpu_bfloat16_speedup() > _WORTHWHILE_SPEEDUP else torch.float32
+        return torch.bfloat16 if cpu_bfloat16_speedup() > _WORTHWHILE_SPEEDUP else torch.float32
     return torch.float32
 
 
@@ -82,7 +82,7 @@ def wait_for(device: torch.device) -> None:
 
 
 @functools.cache
-def _cpu_bfloat16_speedup() -> float:
+def cpu_bfloat16_speedup() -> float:
     """float32 time over bfloat16 time of a product the size of a small encoder's. Takes a few hundredths of a second.
 
     Measured rather than read off the processor's name: emulated bfloat16 is far slower than float32, hundreds of times

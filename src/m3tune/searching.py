@@ -31,7 +31,7 @@ from m3tune.retrieval.approximate import Approximate, open_approximate
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries, tokenize_texts
 from m3tune.retrieval.layout import Storage
 from m3tune.retrieval.search import FIRST_STAGE, SearchPlan, search
-from m3tune.retrieval.store import is_vectors, made_by, open_vectors, store_vectors, weights_fingerprint
+from m3tune.retrieval.store import OF_QUERIES, differing_from, is_vectors, open_vectors, store_vectors
 from m3tune.retrieval.vectors import Vectors
 from m3tune.retrieval.words import Shared, Word, lexical_words, shared_words, speller
 from m3tune.scoring import head_scores
@@ -151,11 +151,8 @@ def open_index(folder: Path, encoder: Encoder, *, approximate: bool = False) -> 
     RecipeError where FAISS or dense vectors are missing.
     """
     place = folder / "passages"
-    vectors, manifest = open_vectors(place), read_json(place / MANIFEST)
-    made, asked = manifest["config"]["encoder"], made_by(encoder)
-    differing = [name for name in asked if made.get(name) != asked[name] and name not in ("heads", *_OF_QUERIES)]
-    if manifest["inputs"]["weights"] != weights_fingerprint(encoder):
-        differing.append("weights")
+    vectors = open_vectors(place)
+    differing = differing_from(place, encoder, ignoring=OF_QUERIES)
     if differing:
         raise ArtifactError(
             f"these vectors were made by another model; what differs: {', '.join(differing)}",
@@ -166,9 +163,6 @@ def open_index(folder: Path, encoder: Encoder, *, approximate: bool = False) -> 
         raise RecipeError("these vectors have no dense ones", where="--approximate", fix="leave it out")
     quick = open_approximate(place, vectors.dense) if approximate and vectors.dense is not None else None
     return Index(pq.read_table(place / TEXTS, memory_map=True), vectors, quick)
-
-
-_OF_QUERIES = ("query_prompt", "query_max_tokens")  # change no passage's vector
 
 
 def answer(

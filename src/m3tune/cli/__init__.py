@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from m3tune import __version__
-from m3tune.cli import console, data, job, measure, models, negatives, review, use
+from m3tune.cli import console, data, doctor, job, measure, models, negatives, review, use
 from m3tune.cli.console import BUG, FINE, INTERRUPTED, NOT_GOOD_ENOUGH, USER_ERROR
 from m3tune.errors import M3TuneError
 
@@ -38,7 +38,7 @@ for command in (
     measure.evaluate, measure.compare,
     use.encode, use.search,
     models.merge,
-    job.report, job.replay,
+    job.report, doctor.doctor, job.replay,
 ):  # fmt: skip
     app.command()(command)
 

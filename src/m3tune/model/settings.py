@@ -65,7 +65,7 @@ def read_settings(folder: Path, longest_tokens: int) -> tuple[EncoderSettings, s
         return _read_own(own), f"settings from {SETTINGS_FILE}"
     found = [head for head, name in HEAD_FILES.items() if (folder / name).is_file()]
     if (folder / "modules.json").is_file():
-        settings = _read_sentence_transformers(folder, longest_tokens)
+        settings = read_sentence_transformers(folder, longest_tokens)
         why = "settings from the sentence-transformers files"
     else:
         pooling: Pooling = "cls" if found else "mean"
@@ -113,7 +113,8 @@ def _read(file: Path, expected: type = dict) -> Any:
     return content
 
 
-def _read_sentence_transformers(folder: Path, longest_tokens: int) -> EncoderSettings:
+def read_sentence_transformers(folder: Path, longest_tokens: int) -> EncoderSettings:
+    """The settings that a sentence-transformers folder's own files say. Raises ModelError."""
     pooling: Pooling | None = None
     normalize = False
     modules = _read(folder / "modules.json", list)

@@ -16,7 +16,7 @@ from m3tune.types import Finding
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _TABLE_WIDTH = 140
 _WIDE = 110  # columns from which `where` has one of its own
-_PAGES = "docs/findings"
+_PAGES = "docs/findings/{code}.md"  # where the page of a code is
 
 
 def print_check(
@@ -25,6 +25,11 @@ def print_check(
     """Print the account of the reading, what is in the data, and its findings. `facts` is `Examination.as_json`."""
     for line in (*account, *_facts(facts)):
         print_line(console, line)
+    print_told(console, findings)
+
+
+def print_told(console: Console, findings: Sequence[Finding], pages: str = _PAGES) -> None:
+    """Print a table of the findings, then each with its fix, examples and page, and how many there are."""
     print_findings(console, findings)
     for finding in findings:
         print_line(console, "")
@@ -33,7 +38,7 @@ def print_check(
         print_line(console, f"  fix: {finding.fix}")
         for example in finding.examples:
             print_line(console, f"  - {example}")
-        print_line(console, f"  more: {_PAGES}/{finding.code}.md")
+        print_line(console, f"  more: {pages.format(code=finding.code)}")
     print_line(console, "")
     print_line(console, summary(findings))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from m3tune.types import Head
 
 STAGE = "vectors"
 _NOTED = "noted.json"
+OF_QUERIES = ("query_prompt", "query_max_tokens")  # settings that change no passage's vector
 _BATCHES_A_NOTE = 32
 _BLOCK_TEXTS = 16_384
 # Of a configuration: what saving changes, and what changes no vector.
@@ -109,6 +110,17 @@ def made_by(encoder: Encoder) -> dict[str, Any]:
     settings = asdict(encoder.settings)
     del settings["hybrid_weights"]
     return settings | {"heads": list(encoder.settings.heads)}
+
+
+def differing_from(folder: Path, encoder: Encoder, ignoring: Collection[str] = ()) -> list[str]:
+    """What differs between `encoder` and the one that made the vectors in `folder`, heads not compared; empty: nothing.
+
+    Names of settings, and "weights"; settings in `ignoring` may differ.
+    """
+    manifest, asked = read_json(folder / MANIFEST), made_by(encoder)
+    made = manifest["config"]["encoder"]
+    differing = [name for name in asked if made.get(name) != asked[name] and name not in ("heads", *ignoring)]
+    return differing + ["weights"] * (manifest["inputs"]["weights"] != weights_fingerprint(encoder))
 
 
 def weights_fingerprint(encoder: Encoder) -> str:
