@@ -10,6 +10,7 @@ from m3tune import mining, pipeline
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.read import read_collection
 from m3tune.errors import DataError, ModelError, RecipeError
+from m3tune.negatives.cross_encoder import CrossEncoder
 from m3tune.negatives.table import read_candidates, read_negatives
 from m3tune.negatives.teacher import Teacher
 from m3tune.recipe import build_recipe
@@ -140,7 +141,7 @@ def test_a_teacher_scores_pairs_once_and_its_scores_reach_training(place, tmp_pa
     rows = [json.loads(line) for line in (folder / "flagembedding.jsonl").read_text().splitlines()]
     assert all(len(row["pos_scores"]) == len(row["pos"]) and len(row["neg_scores"]) == len(row["neg"]) for row in rows)
     computed = []
-    monkeypatch.setattr(Teacher, "_compute", lambda self, pairs: computed.extend(pairs) or [0.0] * len(pairs))
+    monkeypatch.setattr(CrossEncoder, "logits", lambda self, pairs: computed.extend(pairs) or np.zeros(len(pairs)))
     mined(place, tmp_path / "out", teacher=str(place / "teacher"), sample="top")
     assert not computed, "every pair is in the cache"
 
@@ -149,7 +150,7 @@ def test_the_teachers_batches_give_each_pair_its_own_score(place, tmp_path):
     pairs = [("r01 r02", "c01 " * n + "r02") for n in (1, 30, 2, 17)] + [("r01 r02", "c01 r02")]
     with Teacher(str(place / "teacher"), "f", tmp_path / "cache.sqlite", 32, "float32") as teacher:
         together = teacher.scores(pairs)
-        alone = [teacher._compute([pair])[0] for pair in pairs]
+        alone = [teacher.encoder.logits([pair])[0] for pair in pairs]
     assert np.allclose(together, alone, atol=1e-5)
     assert together[0] == together[4]
     assert len(set(np.round(together[:4], 4))) == 4
