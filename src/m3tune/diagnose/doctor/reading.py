@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m3tune.artifact import read_json
+from m3tune.artifact import MANIFEST, read_json
 from m3tune.config import DataConfig, ModelConfig, Recipe
+from m3tune.data.collection import Collection
 from m3tune.data.prepared import BALANCE, FINDINGS, load_prepared
 from m3tune.data.similar import Similar
 from m3tune.diagnose.check import examine
@@ -21,6 +22,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.heads import HEAD_FILES
 from m3tune.model.settings import SETTINGS_FILE, read_sentence_transformers
 from m3tune.model.weights import load_encoder, model_folder
+from m3tune.negatives.table import read_negatives
 from m3tune.recipe import load_recipe
 from m3tune.retrieval.store import OF_QUERIES, differing_from, is_vectors
 from m3tune.types import Finding, Split
@@ -46,10 +48,12 @@ def read_run(folder: Path, queries: int = 256, vectors: Sequence[Path] = ()) -> 
     recipe, prepared = load_recipe(folder / RESOLVED), load_prepared(folder / "data")
     train = folder / "train" if (folder / "train").is_dir() else folder / "train.partial"
     selection, verdict = _json(train / "selection.json"), _json(folder / "verdict.json")
+    if train.name == "train":  # what is chosen after training that was begun anew is not known yet
+        selection |= _json(folder / "select" / "selection.json")
     case = Case(
         folder=folder,
         recipe=recipe,
-        collection=prepared.collection,
+        collection=_with_mined(prepared.collection, recipe, folder / "negatives"),
         similar=prepared.similar,
         split=prepared.split,
         data_findings=tuple(_findings(folder / "data" / FINDINGS)),
@@ -113,6 +117,14 @@ def statements(folder: Path) -> dict[str, dict[str, Any]]:
         said[heads[0]] = {"pooling": "cls"}
         said["no modules.json"] = {"pooling": "mean"}
     return said
+
+
+def _with_mined(collection: Collection, recipe: Recipe, mined: Path) -> Collection:
+    """The collection with the negatives that the run mined, where it did."""
+    if recipe.mine is None or not (mined / MANIFEST).is_file():
+        return collection
+    given = collection.negatives if recipe.mine.keep_given else ()
+    return dataclasses.replace(collection, negatives=(*given, *read_negatives(mined)))
 
 
 def _examined(

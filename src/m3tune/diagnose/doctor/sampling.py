@@ -13,6 +13,7 @@ import torch
 
 from m3tune.config import ModelConfig
 from m3tune.data.collection import Collection
+from m3tune.data.known import known_relevant
 from m3tune.data.tokens import TokenTable
 from m3tune.diagnose.doctor.case import Case, Moved, Reading, Sample
 from m3tune.diagnose.tokens import token_lengths
@@ -20,7 +21,6 @@ from m3tune.machine import pick_device, pick_precision
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.bm25 import bm25_run
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
-from m3tune.training.known import known_relevant
 from m3tune.types import Judgment
 
 _GIVEN = 4  # negatives of a query that are scored
