@@ -11,6 +11,7 @@ from m3tune.memory import GIB
 from m3tune.model.weights import load_encoder
 from m3tune.planning import plan_run
 from m3tune.recipe import build_recipe
+from m3tune.training import costs as costs_module
 from m3tune.training import plan as plan_module
 from m3tune.training.budget import Budget
 from m3tune.training.costs import Costs, _typical, measure_costs
@@ -135,6 +136,36 @@ def test_probes_leave_the_encoder_as_it_was(ready):
     assert costs.train_s > 0
     assert costs.forward_s > 0
     assert costs.loss_s > 0
+
+
+@pytest.mark.parametrize(("most", "probed"), [(10**9, 1024), (700, 520)])
+def test_a_probe_that_does_not_fit_is_made_smaller(ready, monkeypatch, most, probed):
+    encoder, feed, batches, config, dtype = ready()
+    batch = feed.collate([feed.examples[draw] for draw in next(iter(batches))])
+    sizes = []
+    original = costs_module.probe
+
+    def limited(encoder, texts, *arguments, **options):
+        tokens = sum(map(len, texts))
+        if tokens > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(tokens)
+        return original(encoder, texts, *arguments, **options)
+
+    monkeypatch.setattr(costs_module, "probe", limited)
+    monkeypatch.setattr(costs_module, "_PROBE_S", 0.0)
+    measure_costs(encoder, batch, config, dtype)
+    assert not encoder.training
+    assert max(sizes) == pytest.approx(probed, rel=0.1)
+
+
+def test_memory_that_runs_out_in_the_first_probe_is_an_error_for_people(ready, monkeypatch):
+    def none_left(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(costs_module, "probe", none_left)
+    with pytest.raises(TrainingError, match="a probe of some hundred tokens"):
+        make_plan(*ready())
 
 
 def test_the_plan_of_a_run_is_made_from_its_data_and_leaves_them_for_the_run(tiny_folders, tmp_path, m3tune):

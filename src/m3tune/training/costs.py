@@ -16,7 +16,7 @@ from torch import Tensor
 from m3tune.config import TrainConfig
 from m3tune.data.tokens import TokenTable
 from m3tune.machine import autocast, wait_for
-from m3tune.memory import peak_of_work
+from m3tune.memory import is_out_of_memory, peak_of_work
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.layout import lay_out
 from m3tune.training.batches import TrainBatch
@@ -58,7 +58,7 @@ def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtyp
     probe(encoder, first, heads, dtype)  # the first pass of a process pays for what later ones find made
     small = probe(encoder, first, heads, dtype)
     most = min(_MOST_PROBE_TOKENS.get(encoder.device.type, 4096), int(_PROBE_S / small.seconds * small.tokens))
-    large = probe(encoder, _typical(batch.texts, max(most, 2 * small.tokens)), heads, dtype)
+    large = _largest_probe(encoder, batch.texts, max(most, 2 * small.tokens), heads, dtype) or small
     if large.tokens > small.tokens:
         token_bytes = max(0.0, (large.num_bytes - small.num_bytes) / (large.tokens - small.tokens))
     else:
@@ -73,6 +73,20 @@ def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtyp
         loss_bytes=loss_bytes,
         loss_s=loss_s,
     )
+
+
+def _largest_probe(
+    encoder: Encoder, texts: Sequence[np.ndarray], most: int, heads: Sequence[Head], dtype: torch.dtype
+) -> Probed | None:
+    """The probe of `most` tokens, or of half as many again and again where memory runs out; None below the first."""
+    while most > _FIRST_PROBE_TOKENS:
+        try:
+            return probe(encoder, _typical(texts, most), heads, dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        most //= 2
+    return None
 
 
 class Probed(NamedTuple):
@@ -90,17 +104,19 @@ def probe(
     tokens = sum(map(len, texts))
     was_training = encoder.training
     encoder.train()
-    with peak_of_work(encoder.device) as peak:
-        start = time.perf_counter()
-        with torch.set_grad_enabled(backward), autocast(encoder.device, dtype):
-            found = encode_parts(encoder, Parts(texts, tokens, encoder.device), heads, dropout=False)
-        if backward:
-            _sum(found).backward()
-        del found
-        wait_for(encoder.device)
-        seconds = time.perf_counter() - start
-    encoder.zero_grad()
-    encoder.train(was_training)
+    try:
+        with peak_of_work(encoder.device) as peak:
+            start = time.perf_counter()
+            with torch.set_grad_enabled(backward), autocast(encoder.device, dtype):
+                found = encode_parts(encoder, Parts(texts, tokens, encoder.device), heads, dropout=False)
+            if backward:
+                _sum(found).backward()
+            del found
+            wait_for(encoder.device)
+            seconds = time.perf_counter() - start
+    finally:
+        encoder.zero_grad()
+        encoder.train(was_training)
     return Probed(tokens, peak.num_bytes, seconds)
 
 

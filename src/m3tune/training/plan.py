@@ -15,7 +15,7 @@ import torch
 
 from m3tune.config import TrainConfig
 from m3tune.errors import TrainingError
-from m3tune.memory import GIB, free_bytes, in_use_bytes
+from m3tune.memory import GIB, free_bytes, in_use_bytes, is_out_of_memory
 from m3tune.model.encoder import Encoder
 from m3tune.training.arguments import total_steps
 from m3tune.training.batches import EpochBatches, TrainBatch
@@ -81,7 +81,7 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
     in_use = in_use_bytes(encoder.device)
     limit = _limit(config, in_use, encoder.device)
     learning = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-    costs = measure_costs(encoder, largest, config, dtype)
+    costs = _costs_where_any_fit(encoder, largest, config, dtype)
     room = limit - in_use - costs.loss_bytes - learning * _GRADIENT_BYTES
     optimizer, why_optimizer = _optimizer(config, learning, room - costs.activations(longest))
     room -= learning * _STATE_BYTES[optimizer]
@@ -113,6 +113,20 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
     if plan.peak > limit and budget.tokens <= longest:
         raise _does_not_fit(plan, longest)
     return plan
+
+
+def _costs_where_any_fit(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtype: torch.dtype) -> Costs:
+    """What a step costs. Raises TrainingError where not even the first probe fits, of a few texts or a single one."""
+    try:
+        return measure_costs(encoder, batch, config, dtype)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise TrainingError(
+        "memory ran out in a probe of some hundred tokens",
+        where="train",
+        fix="free memory on the device, shorten model.passage_max_tokens, or use a smaller model",
+    )
 
 
 def _limit(config: TrainConfig, in_use: int, device: torch.device) -> int:
