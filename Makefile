@@ -31,6 +31,9 @@ bench: $(VENV)/test-installed
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/unified_step.py
+	$(BIN)/python benchmarks/cached_step.py
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/mine.py
 	$(BIN)/python benchmarks/scifact.py
 
 clean:

@@ -1,10 +1,12 @@
-"""How time and memory of encoding and searching grow from 1 x to 8 x the passages.
+"""How time and memory of encoding, searching and training grow from 1 x to 8 x the passages or the batch.
 
     python benchmarks/growth.py [--passages 1000] [--dimension 384] [--search-passages 100000] [--queries 200]
+                                [--pairs 16] [--tokens 128] [--only WORK ...]
 
-Encoding: SciFact's passages, repeated as often as needed, into files. Search: random vectors on disk, exact. Each size
-is measured in a process of its own. The exponents are least squares on logarithms, of seconds and of bytes beyond what
-the process held before: 1 is proportional, 0 does not grow.
+Encoding: SciFact's passages, repeated as often as needed, into files. Search: random vectors on disk, exact. Training:
+a step of so many pairs of SciFact that holds the activations of 2,048 tokens. Each size is measured in a process of its
+own. The exponents are least squares on logarithms, of seconds and of bytes beyond what the process held before: 1 is
+proportional, 0 does not grow.
 """
 
 from __future__ import annotations
@@ -24,13 +26,16 @@ import numpy as np
 from peers import Peak, print_machine
 
 FACTORS = (1, 2, 4, 8)
+_TRAIN_TOKENS = 2048
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = (("passages", 1000), ("search-passages", 100_000), ("queries", 200), ("dimension", 384))
+    sizes += (("pairs", 16), ("tokens", 128))
     for name, default in sizes:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--only", nargs="+", choices=list(WORK), default=list(WORK))
     parser.add_argument("--alone", nargs=2, metavar=("WORK", "PASSAGES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
@@ -39,12 +44,14 @@ def main() -> None:
             print(json.dumps(WORK[work](int(passages), Path(folder), arguments)))
         return
     print_machine()
-    for work, base in (("encode", arguments.passages), ("search", arguments.search_passages)):
+    bases = {"encode": arguments.passages, "search": arguments.search_passages, "train": arguments.pairs}
+    for work in arguments.only:
+        base = bases[work]
         counts = [factor * base for factor in FACTORS]
         print(f"\n{work}")
         measured = [alone(work, count) for count in counts]
         for count, result in zip(counts, measured, strict=True):
-            print(f"{count:>10,} passages  {result['seconds']:9.2f} s  peak {result['peak_gib']:6.3f} GiB")
+            print(f"{count:>10,}  {result['seconds']:9.2f} s  peak {result['peak_gib']:6.3f} GiB")
         for what in ("seconds", "peak_gib"):
             print(f"exponent of {what}: {exponent(counts, [result[what] for result in measured]):.3f}")
 
@@ -100,7 +107,20 @@ def measure_search(passages: int, folder: Path, arguments: argparse.Namespace) -
     return {"seconds": seconds, "peak_gib": memory.bytes / 2**30}
 
 
-WORK = {"encode": measure_encode, "search": measure_search}
+def measure_train(pairs: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    from train_step import ours, scifact_pairs
+
+    queries, passages = scifact_pairs(pairs)
+    step = ours(queries, passages, arguments.tokens, "auto", budget_tokens=_TRAIN_TOKENS)
+    step()  # the optimizer's state is made
+    with Peak() as memory:
+        start = time.perf_counter()
+        step()
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "peak_gib": memory.bytes / 2**30}
+
+
+WORK = {"encode": measure_encode, "search": measure_search, "train": measure_train}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 
 from m3tune.data.collection import Collection
 from m3tune.data.read import read_collection
-from m3tune.machine import autocast, pick_device, pick_precision
+from m3tune.machine import Precision, autocast, pick_device, pick_precision
 from m3tune.model.weights import model_folder
 from m3tune.starter import DEMO
 
@@ -96,6 +96,12 @@ def print_table(medians: dict[str, float], ours: str, unit: str) -> None:
     width = max(map(len, medians))
     for name, value in medians.items():
         print(f"{name:<{width}}  {value:8.3f} {unit}  {value / medians[ours]:6.2f} x")
+
+
+def our_precisions() -> dict[str, Precision]:
+    """m3tune as it comes and, where that is not float32 on this machine, in float32."""
+    ours: dict[str, Precision] = {"m3tune (as it comes)": "auto", "m3tune (float32)": "float32"}
+    return dict(list(ours.items())[: 1 + (pick_precision("auto", pick_device()) != torch.float32)])
 
 
 def at_best(*, best: bool) -> torch.autocast:

@@ -23,7 +23,16 @@ from m3tune.model.weights import load_encoder
 from m3tune.scoring import dense_scores
 from m3tune.training.losses import contrastive
 from m3tune.training.microbatches import Parts, encode_parts
-from peers import at_best, interleaved_medians, minilm, print_machine, print_table, scifact, sentence_transformer
+from peers import (
+    at_best,
+    interleaved_medians,
+    minilm,
+    our_precisions,
+    print_machine,
+    print_table,
+    scifact,
+    sentence_transformer,
+)
 
 PAIRS = 32
 TEMPERATURE = 0.05
@@ -40,8 +49,7 @@ def main() -> None:
         ("SciFact's pairs", *scifact_pairs()),
     ):
         contestants = {
-            "m3tune (as it comes)": ours(queries, passages, arguments.tokens, "auto"),
-            "m3tune (float32)": ours(queries, passages, arguments.tokens, "float32"),
+            **{name: ours(queries, passages, arguments.tokens, of) for name, of in our_precisions().items()},
             "sentence-transformers MNRL (as it comes)": sbert(queries, passages, arguments.tokens, best=False),
             "sentence-transformers MNRL (best)": sbert(queries, passages, arguments.tokens, best=True),
             "FlagEmbedding dense (as it comes)": flag(queries, passages, arguments.tokens, best=False),
@@ -83,8 +91,10 @@ def step_of(parameters: Sequence[torch.nn.Parameter], loss: Callable[[], torch.T
     return step
 
 
-def ours(queries: list[str], passages: list[str], tokens: int, precision, kept: float = 1.0) -> Callable[[], None]:
-    """A step that keeps the activations of a share `kept` of its tokens, and makes those of the others again."""
+def ours(
+    queries: list[str], passages: list[str], tokens: int, precision, kept: float = 1.0, budget_tokens: int | None = None
+) -> Callable[[], None]:
+    """A step that keeps the activations of `budget_tokens`, or of a share `kept`; others are made again."""
     encoder, _ = load_encoder(ModelConfig(path=minilm()))
     set_dropout(encoder, 0.0)
     encoder.train()
@@ -94,7 +104,7 @@ def ours(queries: list[str], passages: list[str], tokens: int, precision, kept: 
     orders = [np.argsort(side.lengths, kind="stable") for side in sides]  # as the collator lays a batch out
     texts = [side[i] for side, order in zip(sides, orders, strict=True) for i in order]
     positive = torch.from_numpy(orders[0][:, None] == orders[1][None, :])
-    budget = int(kept * sum(map(len, texts)))
+    budget = budget_tokens or int(kept * sum(map(len, texts)))
 
     def loss() -> torch.Tensor:
         with autocast(device, dtype):

@@ -28,12 +28,12 @@ from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.training.microbatches import Parts, encode_parts
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
-from peers import at_best, interleaved_medians, minilm, peak_gib, print_machine, print_table
+from peers import at_best, interleaved_medians, minilm, our_precisions, peak_gib, print_machine, print_table
 from train_step import full_length_texts, step_of, turn_dropout_off
 
 GROUP = 2
 TEMPERATURE = 0.02
-CONTESTANTS = ("m3tune (as it comes)", "m3tune (float32)", "FlagEmbedding (as it comes)", "FlagEmbedding (best)")
+CONTESTANTS = (*our_precisions(), "FlagEmbedding (as it comes)", "FlagEmbedding (best)")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from m3tune.config import TrainConfig
 from m3tune.errors import TrainingError
-from m3tune.memory import GIB, free_bytes, in_use_bytes, is_out_of_memory
+from m3tune.memory import GIB, clear_cache, free_bytes, in_use_bytes, is_out_of_memory
 from m3tune.model.encoder import Encoder
 from m3tune.training.arguments import total_steps
 from m3tune.training.batches import EpochBatches, TrainBatch
@@ -78,6 +78,7 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
     sizes = np.array([batch.num_tokens for batch in chosen])
     largest = chosen[int(sizes.argmax())]
     longest = int(max(table.lengths.max() for table in (feed.collate.query_tokens, feed.collate.passage_tokens)))
+    clear_cache()
     in_use = in_use_bytes(encoder.device)
     limit = _limit(config, in_use, encoder.device)
     learning = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
