@@ -58,7 +58,7 @@ def peak_of_work(device: torch.device) -> Iterator[Peak]:
 
     Linux keeps the peak of a process itself; elsewhere a thread looks every two milliseconds.
     """
-    clear_cache()
+    _give_back()
     before = in_use_bytes(device)
     peak = Peak(before)
     if device.type == "cuda":
@@ -74,8 +74,13 @@ def peak_of_work(device: torch.device) -> Iterator[Peak]:
 
 
 def clear_cache() -> None:
-    """Give back what no tensor holds any more, to the system too: freed memory would be taken for memory in use."""
+    """Give back what no tensor holds any more, those too that only each other hold."""
     gc.collect()
+    _give_back()
+
+
+def _give_back() -> None:
+    """To the device and to the system: freed memory that is kept for later would be taken for memory in use."""
     clear_device_cache()
     with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)

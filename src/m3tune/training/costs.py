@@ -54,11 +54,12 @@ def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtyp
     """Two probes of the encoder at different sizes, one of the forward pass alone, one of the loss."""
     objective = Objective.of(config)
     heads = objective.heads(encoder.settings.heads)
-    first = _typical(batch.texts, _FIRST_PROBE_TOKENS)
+    first = _typical(batch.texts, min(_FIRST_PROBE_TOKENS, batch.num_tokens // 2))
     probe(encoder, first, heads, dtype)  # the first pass of a process pays for what later ones find made
     small = probe(encoder, first, heads, dtype)
-    most = min(_MOST_PROBE_TOKENS.get(encoder.device.type, 4096), int(_PROBE_S / small.seconds * small.tokens))
-    large = _largest_probe(encoder, batch.texts, max(most, 2 * small.tokens), heads, dtype) or small
+    quick = int(_PROBE_S / small.seconds * small.tokens)
+    most = min(_MOST_PROBE_TOKENS.get(encoder.device.type, 4096), quick, batch.num_tokens)
+    large = _largest_probe(encoder, batch.texts, max(most, 2 * small.tokens), small, heads, dtype)
     if large.tokens > small.tokens:
         token_bytes = max(0.0, (large.num_bytes - small.num_bytes) / (large.tokens - small.tokens))
     else:
@@ -76,17 +77,17 @@ def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtyp
 
 
 def _largest_probe(
-    encoder: Encoder, texts: Sequence[np.ndarray], most: int, heads: Sequence[Head], dtype: torch.dtype
-) -> Probed | None:
-    """The probe of `most` tokens, or of half as many again and again where memory runs out; None below the first."""
-    while most > _FIRST_PROBE_TOKENS:
+    encoder: Encoder, texts: Sequence[np.ndarray], most: int, small: Probed, heads: Sequence[Head], dtype: torch.dtype
+) -> Probed:
+    """The probe of `most` tokens, or of half as many again and again where memory runs out, down to the small one."""
+    while most > small.tokens:
         try:
             return probe(encoder, _typical(texts, most), heads, dtype)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         most //= 2
-    return None
+    return small
 
 
 class Probed(NamedTuple):
