@@ -75,10 +75,10 @@ def test_an_emulated_bfloat16_is_given_up_after_a_small_product(monkeypatch):
         return 100.0 if dtype == torch.bfloat16 else 1.0
 
     monkeypatch.setattr(machine, "_product_seconds", product)
-    machine._cpu_bfloat16_speedup.cache_clear()
-    assert machine._cpu_bfloat16_speedup() == 0.01
+    machine.cpu_bfloat16_speedup.cache_clear()
+    assert machine.cpu_bfloat16_speedup() == 0.01
     assert set(asked) == {machine._FEW_ROWS}
-    machine._cpu_bfloat16_speedup.cache_clear()
+    machine.cpu_bfloat16_speedup.cache_clear()
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("150000 100000\n", 1.5), ("max 100000\n", 3), (None, 3)])

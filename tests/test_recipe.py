@@ -234,7 +234,7 @@ def test_a_recipe_with_every_key_set_reads_back_equal():
         "mine.max_score=2.5", "mine.verdicts=v.jsonl", "mine.teacher=t", "mine.teacher_threshold=0.9",
         "mine.teacher_margin=-2", "mine.around_decay=30", "mine.sources.own.run=r.trec", "mine.sources.own.last=7",
         "train.head_learning_rate=1e-3", "train.lora_rank=8", "train.loss_weights=[1, 0.5, 0, 2]",
-        "train.epochs=0.5", "train.max_steps=7",
+        "train.epochs=0.5", "train.max_steps=7", "train.memory_gib=2.5",
         'train.report_to=["tensorboard", "wandb"]', "train.learning_rate=1e-30", "train.deepspeed=x.json",
         "train.sets.a.weight=0.5", "train.sets.a.in_batch_negatives=false", "train.false_negative_margin=0.1",
         "train.fsdp=full_shard", "train.fsdp_config=f.json", "train.patience=3", 'evaluate.metrics=["AP@100"]',

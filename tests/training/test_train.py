@@ -334,6 +334,6 @@ def test_half_a_checkpoint_is_not_gone_on_from(tiny_folders, collection, tmp_pat
             (folder / "checkpoint-2").mkdir()
             (folder / "checkpoint-2" / "trainer_state.json").write_text("{")
         _, said = tuned(encoder, collection, folder, max_steps=4)
-        assert said == []
+        assert not any("going on" in line for line in said)
         finished.append(weights_of(encoder))
     assert all(torch.equal(finished[0][name], finished[1][name]) for name in finished[0])

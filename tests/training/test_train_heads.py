@@ -117,7 +117,7 @@ def test_a_dense_model_logs_one_loss(tiny_folders, collection, tmp_path):
     encoder = fresh(tiny_folders, new_heads=(), multi_dim=None)
     result, said = tuned(encoder, collection, tmp_path, evaluate_dev=constant, max_steps=2)
     assert not any(name.startswith("loss_") for line in result.log for name in line)
-    assert said == []
+    assert [line.partition(":")[0] for line in said] == ["plan"]
 
 
 def test_heads_that_the_loss_does_not_look_at_stay_as_they_are(encoder, collection, tmp_path):
@@ -146,7 +146,8 @@ def test_an_interrupted_run_goes_on_with_its_heads_and_its_self_distillation(tin
         tuned(fresh(tiny_folders), collection, tmp_path / "cut", evaluate_dev=failing, **config)
     again = fresh(tiny_folders)
     result, said = tuned(again, collection, tmp_path / "cut", evaluate_dev=constant, **config)
-    assert said == ["going on from checkpoint-2"], "the warm start is not done again"
+    assert said[0] == "going on from checkpoint-2"
+    assert not any("inverse document frequency" in line for line in said), "the warm start is not done again"
     losses = [[{k: v for k, v in line.items() if "loss" in k and k != "train_loss"} for line in r.log if "loss" in line]
               for r in (result, expected)]  # fmt: skip
     assert losses[0] == losses[1]
