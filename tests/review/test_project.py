@@ -8,6 +8,7 @@ from m3tune.negatives.verdicts import read_verdicts, write_verdicts
 from m3tune.review.project import open_project
 from m3tune.types import PairVerdict
 from reviewing import write_run
+from tiny import write_llamaindex
 
 
 def test_what_the_data_knows_is_not_asked(project, run):
@@ -76,12 +77,23 @@ def test_a_verdict_on_unknown_texts_is_named_and_none_is_taken(project, tmp_path
 
 
 def test_missing_parts_are_named(tmp_path, run):
-    with pytest.raises(ArtifactError, match="no prepared data here"):
+    with pytest.raises(ArtifactError, match="no data here"):
         open_project(tmp_path / "nothing")
     with pytest.raises(ArtifactError, match="no mined candidates here"):
         open_project(run, negatives=run / "data")
     elsewhere = open_project(tmp_path / "own", run / "data", run / "negatives")
     assert elsewhere.store.file == tmp_path / "own" / "review" / "verdicts.sqlite"
+
+
+def test_what_was_mined_by_itself_is_opened_beside_its_data(tmp_path, run):
+    whole = open_project(run)
+    (run / "negatives").rename(tmp_path / "mined")
+    data = write_llamaindex(tmp_path / "questions.json", whole.collection)
+    alone = open_project(tmp_path / "mined", data)
+    assert alone.candidates == whole.candidates
+    assert alone.collection.queries.keys() == whole.collection.queries.keys()
+    assert alone.store.file == tmp_path / "mined.review" / "verdicts.sqlite", "mining again replaces the folder"
+    assert alone.draw(40, seed=1).pairs == whole.draw(40, seed=1).pairs
 
 
 def test_candidates_of_other_data_are_refused(run):

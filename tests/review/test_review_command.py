@@ -273,7 +273,7 @@ def test_no_candidates_are_no_error_but_no_estimate_either(m3tune, monkeypatch, 
         (("--reviewer", " "), "no name of a reviewer"),
         (("--import", "nowhere.jsonl"), "the file of verdicts does not exist"),
         (("--judge", "http://127.0.0.1:9/v1"), "--judge-model: an endpoint serves several models"),
-        (("--data", "nowhere"), "nowhere: no prepared data here"),
+        (("--data", "nowhere"), "nowhere: no data here"),
     ],
     ids=str,
 )

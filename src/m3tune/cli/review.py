@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def review(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with mined candidates.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run with mined candidates, or what m3tune mine wrote.")],
     reviewer: Annotated[
         str | None, typer.Option("--reviewer", metavar="NAME", help="Who you are.", show_default="your login name")
     ] = None,
@@ -51,7 +51,9 @@ def review(
     ] = 0.05,
     exported: Annotated[Path | None, typer.Option("--export", metavar="FILE", help="Write verdicts as JSONL.")] = None,
     imported: Annotated[Path | None, typer.Option("--import", metavar="FILE", help="Add verdicts of a JSONL.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Prepared data.", show_default="RUN/data")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Prepared data, or any that m3tune reads.", show_default="RUN/data")
+    ] = None,
     candidates: Annotated[
         Path | None, typer.Option("--candidates", help="The mining stage.", show_default="RUN/negatives")
     ] = None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from m3tune.artifact import read_json, write_json
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import is_prepared
+from m3tune.data.read import read_collection
 from m3tune.data.store import load_collection
 from m3tune.errors import ArtifactError, DataError, excerpt
 from m3tune.negatives.estimate import Sample, Stratum, draw_sample
@@ -118,12 +119,13 @@ class Project:
 def open_project(run: Path, data: Path | None = None, negatives: Path | None = None) -> Project:
     """The project of a run folder, whose parts may lie elsewhere. Verdicts are kept in the run, in `review`.
 
+    `run` may be what `m3tune mine` wrote by itself. Its verdicts lie beside it, for mining again replaces the folder.
     Raises ArtifactError where a part is missing, or candidates name texts that the data has not.
     """
-    data, negatives = data or run / _DATA, negatives or run / _NEGATIVES
-    if not is_prepared(data):
-        raise ArtifactError("no prepared data here", where=data, fix="name a run's folder, or the data with --data")
-    collection, candidates = load_collection(data), read_candidates(negatives)
+    alone = (run / CANDIDATES).is_file()
+    place = run.with_name(f"{run.name}.{_REVIEW}") if alone else run / _REVIEW
+    negatives = negatives or (run if alone else run / _NEGATIVES)
+    collection, candidates = _texts(data or run / _DATA), read_candidates(negatives)
     for candidate in candidates:
         if candidate.query_id not in collection.queries or candidate.passage_id not in collection.passages:
             raise ArtifactError(
@@ -132,7 +134,16 @@ def open_project(run: Path, data: Path | None = None, negatives: Path | None = N
                 fix="mine from this data again, or name the data it was mined from with --data",
             )
     unknown = tuple(c for c in candidates if c.passage_id not in collection.positives.get(c.query_id, ()))
-    return Project(run, collection, unknown, VerdictStore(run / _REVIEW / "verdicts.sqlite"))
+    return Project(run, collection, unknown, VerdictStore(place / "verdicts.sqlite"))
+
+
+def _texts(data: Path) -> Collection:
+    """The collection in prepared data or in any data that m3tune reads."""
+    if is_prepared(data):
+        return load_collection(data)
+    if not data.exists():
+        raise ArtifactError("no data here", where=data, fix="name a run's folder, or the data with --data")
+    return read_collection(str(data))[0]
 
 
 def is_name(reviewer: str) -> bool:
