@@ -148,7 +148,7 @@ def test_the_end_says_what_comes_next(project):
     say(client, "n")
     page = client.get("/token/").text
     assert "Every pair is judged" in page
-    assert f"m3tune review {project.folder} --results" in page
+    assert f"m3tune review {project.arguments[0]} --results" in page
     assert "50.0 % [1.3, 98.7]" in page
     client.post("/token/undo")
     assert place_of(client.get("/token/").text) == 1

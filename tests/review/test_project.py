@@ -93,6 +93,7 @@ def test_what_was_mined_by_itself_is_opened_beside_its_data(tmp_path, run):
     assert alone.candidates == whole.candidates
     assert alone.collection.queries.keys() == whole.collection.queries.keys()
     assert alone.store.file == tmp_path / "mined.review" / "verdicts.sqlite", "mining again replaces the folder"
+    assert alone.arguments == (str(tmp_path / "mined"), "--data", str(data))
     assert alone.draw(40, seed=1).pairs == whole.draw(40, seed=1).pairs
 
 

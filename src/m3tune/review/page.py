@@ -109,7 +109,7 @@ def _facts(sitting: Sitting, place: int | None, progress: Progress) -> dict[str,
         "pair": None if place is None else view(sitting.project, sitting.queue[place]),
         "keys": KEYS,
         "undo": UNDO,
-        "commands": next_commands(sitting.project.folder),
+        "commands": next_commands(sitting.project),
     }
 
 

@@ -28,12 +28,15 @@ _DATA, _NEGATIVES, _REVIEW = "data", "negatives", "review"  # folders of a run; 
 
 @dataclass(frozen=True)
 class Project:
-    """A run as review sees it. `candidates` are without the pairs that the data itself calls relevant."""
+    """A run as review sees it. `candidates` are without the pairs that the data itself calls relevant.
 
-    folder: Path
+    `arguments` are those of the command line that name it, its parts elsewhere among them.
+    """
+
     collection: Collection
     candidates: tuple[Candidate, ...]
     store: VerdictStore
+    arguments: tuple[str, ...]
 
     def queue(self, shown: str) -> tuple[Candidate, ...]:
         """The candidates that filters kept, those that they removed, or all, the most suspicious first."""
@@ -122,6 +125,8 @@ def open_project(run: Path, data: Path | None = None, negatives: Path | None = N
     `run` may be what `m3tune mine` wrote by itself. Its verdicts lie beside it, for mining again replaces the folder.
     Raises ArtifactError where a part is missing, or candidates name texts that the data has not.
     """
+    named = {"--data": data, "--candidates": negatives}
+    arguments = [str(run), *(word for option, path in named.items() if path for word in (option, str(path)))]
     alone = (run / CANDIDATES).is_file()
     place = run.with_name(f"{run.name}.{_REVIEW}") if alone else run / _REVIEW
     negatives = negatives or (run if alone else run / _NEGATIVES)
@@ -134,7 +139,7 @@ def open_project(run: Path, data: Path | None = None, negatives: Path | None = N
                 fix="mine from this data again, or name the data it was mined from with --data",
             )
     unknown = tuple(c for c in candidates if c.passage_id not in collection.positives.get(c.query_id, ()))
-    return Project(run, collection, unknown, VerdictStore(place / "verdicts.sqlite"))
+    return Project(collection, unknown, VerdictStore(place / "verdicts.sqlite"), tuple(arguments))
 
 
 def _texts(data: Path) -> Collection:

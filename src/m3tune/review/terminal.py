@@ -29,7 +29,7 @@ def review_in_terminal(sitting: Sitting, console: Console, keys: Iterator[str]) 
             break
     progress = sitting.progress()
     print_line(console, f"\n{progress.done:,} of {progress.total:,} judged; {rate_in_words(progress)}")
-    for command in next_commands(sitting.project.folder):
+    for command in next_commands(sitting.project):
         print_line(console, command)
 
 

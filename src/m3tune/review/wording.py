@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from m3tune.negatives.estimate import Rate
+from m3tune.review.project import Project
 from m3tune.review.sitting import Progress
 
 
@@ -25,7 +25,7 @@ def rate_in_words(progress: Progress) -> str:
     return f"relevant among those shown: {percent(progress.rate)}; the most suspicious come first"
 
 
-def next_commands(run: Path) -> list[str]:
+def next_commands(project: Project) -> list[str]:
     """What to do after a sitting."""
-    folder = shlex.quote(str(run))
-    return [f"m3tune review {folder} --results", f"m3tune review {folder} --export verdicts.jsonl"]
+    again = shlex.join(["m3tune", "review", *project.arguments])
+    return [f"{again} --results", f"{again} --export verdicts.jsonl"]
