@@ -11,7 +11,8 @@ from transformers import TrainingArguments
 
 from m3tune.config import TrainConfig
 
-_OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
+OptimizerName = Literal["adamw", "adamw_8bit"]
+_OPTIMIZERS: dict[OptimizerName, str] = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
 
 
 def resolve_learning_rate(config: TrainConfig, hidden_size: int) -> float:
@@ -36,7 +37,7 @@ def training_arguments(
     main_metric: str,
     precision: torch.dtype,
     device: torch.device,
-    optimizer: Literal["adamw", "adamw_8bit"],
+    optimizer: OptimizerName,
 ) -> TrainingArguments:
     """What the recipe says, in the Trainer's words."""
     every = math.ceil(steps / config.evaluations)

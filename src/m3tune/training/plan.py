@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from m3tune.config import TrainConfig
 from m3tune.errors import TrainingError
 from m3tune.memory import GIB, clear_cache, free_bytes, in_use_bytes, is_out_of_memory
 from m3tune.model.encoder import Encoder
-from m3tune.training.arguments import total_steps
+from m3tune.training.arguments import OptimizerName, total_steps
 from m3tune.training.batches import EpochBatches, TrainBatch
 from m3tune.training.budget import Budget
 from m3tune.training.costs import Costs, measure_costs
@@ -26,7 +25,6 @@ from m3tune.training.feed import Feed
 _SHARE_OF_FREE = 0.85  # the rest is for what grows while training runs: evaluation, checkpoints, fragments
 _BATCHES_LOOKED_AT = 64
 
-OptimizerName = Literal["adamw", "adamw_8bit"]
 _STATE_BYTES: dict[OptimizerName, int] = {"adamw": 8, "adamw_8bit": 2}  # of a weight that learns
 _GRADIENT_BYTES = 4
 
