@@ -65,13 +65,18 @@ def save_prepared(folder: Path, collection: Collection, similar: Similar, split:
 
 def load_prepared(folder: Path) -> Prepared:
     """What `save_prepared` wrote. Raises ArtifactError."""
-    similar = read_json(folder / "similar.json")
     return Prepared(
         load_collection(folder),
-        Similar(*(NearCopies(of["first"], tuple(map(tuple, of["pairs"]))) for of in similar.values())),
+        load_similar(folder),
         load_split(folder),
         read_json(folder / MANIFEST)["fingerprint"],
     )
+
+
+def load_similar(folder: Path) -> Similar:
+    """The near-duplicates alone. Raises ArtifactError."""
+    similar = read_json(folder / "similar.json")
+    return Similar(*(NearCopies(of["first"], tuple(map(tuple, of["pairs"]))) for of in similar.values()))
 
 
 def load_split(folder: Path) -> Split:

@@ -129,12 +129,17 @@ def small_chart(lines: Sequence[Line], *, title: str, least: float = -math.inf) 
     return _svg(_SMALL.width, _SMALL.height, f"{title}: {ends}", parts)
 
 
-def forest_plot(intervals: Sequence[Interval], *, title: str, x_label: str) -> str:
-    """Each difference with its interval on one scale, and a line at zero; empty without rows."""
+def forest_plot(
+    intervals: Sequence[Interval], *, title: str, x_label: str, reach: tuple[float, float] = (0.0, 0.0)
+) -> str:
+    """Each difference with its interval on one scale, and a line at zero; empty without rows.
+
+    The scale covers `reach` too, so that several plots can share one.
+    """
     if not intervals:
         return ""
-    low = min(0.0, *(row.low for row in intervals))
-    high = max(0.0, *(row.high for row in intervals))
+    low = min(0.0, reach[0], *(row.low for row in intervals))
+    high = max(0.0, reach[1], *(row.high for row in intervals))
     pad = 0.06 * (high - low) or 0.01
     low, high = low - pad, high + pad
     bottom = _FOREST_ROW * len(intervals) + 4

@@ -13,6 +13,7 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.config import Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.store import load_collection
+from m3tune.diagnose.error_analysis import ERRORS, WORST
 from m3tune.evaluation.compare import (
     QueryChange,
     RankChange,
@@ -32,11 +33,11 @@ WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads ag
 
 _STAGES = ("data", "bm25", "base", "negatives", "train", "select", "tuned", "model")
 
-_CHANGES_SHOWN = 10  # queries that gained most, and that lost most
 _TOP_SHOWN = 3  # passages of each model's ranking
 _RELEVANT_SHOWN = 5  # relevant passages of a query, the best ranked first
 _TEXT_CHARACTERS = 400
 _TITLE_CHARACTERS = 160
+_EXAMPLE_CHARACTERS = 120
 _SIDES = (("train", "test"), ("train", "dev"), ("dev", "test"))
 _BUCKET_ENDS = (1, 3, 10)
 _HEALTH = ("loss_", "score_", "sparse_", "dense_", "negatives_")
@@ -56,6 +57,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
     base = load_evaluation(run_folder / "base", selection["base_head"])
     tuned = load_evaluation(run_folder / "tuned", verdict["head"])
     qrels = collection.qrels(base.per_query[verdict["metric"]])
+    errors = _optional_json(run_folder / ERRORS)
     changes = rank_changes(base.run, tuned.run, qrels, recipe.evaluate.depth)
     manifests = {stage: _optional_json(run_folder / stage / MANIFEST) for stage in _STAGES}
     return {
@@ -74,7 +76,8 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "training": _training(run_folder / "train", selection),
         "negatives": manifests["negatives"].get("counts"),
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
-        **_changed_queries(verdict["metric"], base, tuned, qrels, collection),
+        "errors": _with_examples(errors, collection) if errors else None,
+        **_changed_queries(verdict["metric"], base, tuned, qrels, collection, errors.get("lost", ())),
         "data": _data(run_folder, recipe, manifests),
         "model": recipe.model.path,
         "model_fingerprint": manifests["base"].get("inputs", {}).get("model"),
@@ -201,18 +204,32 @@ def _rank_table(changes: Sequence[RankChange], depth: int) -> dict[str, Any]:
 
 
 def _changed_queries(
-    metric: str, base: Evaluation, tuned: Evaluation, qrels: Qrels, collection: Collection
+    metric: str,
+    base: Evaluation,
+    tuned: Evaluation,
+    qrels: Qrels,
+    collection: Collection,
+    losses: Iterable[Mapping[str, Any]],
 ) -> dict[str, list[dict[str, Any]]]:
-    """The queries that gained most and lost most, with what both models found for them."""
-    sides = gained_and_lost(base.per_query[metric], tuned.per_query[metric], _CHANGES_SHOWN)
+    """The queries that gained most and lost most, with what both models found and what is behind the `losses`."""
+    sides = gained_and_lost(base.per_query[metric], tuned.per_query[metric], WORST)
+    behind = {loss["query_id"]: loss for loss in losses}
     return {
-        name: [_query_card(change, base.run, tuned.run, qrels, collection) for change in changes]
+        name: [
+            _query_card(change, base.run, tuned.run, qrels, collection, behind.get(change.query_id, {}))
+            for change in changes
+        ]
         for name, changes in zip(("gained", "lost"), sides, strict=True)
     }
 
 
 def _query_card(
-    change: QueryChange, base_run: Run, tuned_run: Run, qrels: Qrels, collection: Collection
+    change: QueryChange,
+    base_run: Run,
+    tuned_run: Run,
+    qrels: Qrels,
+    collection: Collection,
+    loss: Mapping[str, Any],
 ) -> dict[str, Any]:
     grades = qrels.get(change.query_id, {})
     rankings = [[hit.passage_id for hit in run.get(change.query_id, [])] for run in (base_run, tuned_run)]
@@ -240,8 +257,21 @@ def _query_card(
         "relevant_total": len(relevant),
         "relevant": [shown(passage_id) for passage_id in relevant[:_RELEVANT_SHOWN]],
         "base_top": [shown(passage_id) for passage_id in rankings[0][:_TOP_SHOWN]],
+        "pushed_by": shown(loss["pushed_by"]) if loss.get("pushed_by") else None,
+        "hints": loss.get("hints", []),
         "tuned_top": [shown(passage_id) for passage_id in rankings[1][:_TOP_SHOWN]],
     }
+
+
+def _with_examples(errors: Mapping[str, Any], collection: Collection) -> dict[str, Any]:
+    """What errors.json holds, but the losses, which stand with their queries; examples have the query's text."""
+    disagreement = errors["disagreement"]
+    patterns = [
+        pattern | {"examples": [cut(collection.queries[q].text, _EXAMPLE_CHARACTERS) for q in pattern["examples"]]}
+        for pattern in disagreement["patterns"]
+    ]
+    kept = {key: value for key, value in errors.items() if key != "lost"}
+    return kept | {"disagreement": disagreement | {"patterns": patterns}}
 
 
 def cut(text: str, characters: int) -> str:

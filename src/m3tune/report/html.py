@@ -9,10 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from m3tune.artifact import write_json
-from m3tune.report import words
+from m3tune.diagnose.error_analysis import write_errors
+from m3tune.evaluation.select import BASE
+from m3tune.report import error_words, words
 from m3tune.report.card import write_card
 from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
+from m3tune.report.error_charts import slice_charts
 from m3tune.report.gather import gather
 from m3tune.report.page import environment, write_page
 
@@ -22,8 +25,9 @@ _TEMPLATE = "template.html.j2"
 def write_report(run_folder: Path) -> Path:
     """Write `report.html`, and `report.json` with the same facts, into a finished run; returns the page's path.
 
-    The delivered model gets its card. Raises ArtifactError or DataError where `run_folder` is not a finished run.
+    What went wrong with which queries is worked out first and goes to `errors.json`. The delivered model gets its card. Raises ArtifactError or DataError where `run_folder` is not a finished run.
     """
+    write_errors(run_folder)
     data = gather(run_folder)
     write_json(run_folder / "report.json", data)
     page = run_folder / "report.html"
@@ -47,6 +51,8 @@ def render(data: Mapping[str, Any]) -> str:
         "rule": words.rule(data["selection"]),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
         "multiples": small_multiples(data["training"]["health"]),
+        "errors": error_words.of_page(data),
+        "slice_charts": slice_charts(data["errors"]) if data["errors"] and data["chosen"] != BASE else [],
         "shares": [(head, Markup(svg)) for head, svg in _share_charts(data).items()],
     }
     return environment().get_template(_TEMPLATE).render(facts)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from m3tune.report import words
 from m3tune.report.gather import cut
+from m3tune.report.marks import Part, marked, words_of
 
 
 def write_page(page: Path, text: str) -> None:
@@ -39,5 +42,20 @@ def environment(package: str = "m3tune.report") -> Environment:
         "summary": words.summary,
         "fate": words.fate,
         "cut": cut,
+        "words_of": words_of,
+        "marked": marked,
+        "parts": parts,
     }
     return made
+
+
+def parts(of: Iterable[Part]) -> Markup:
+    """The parts of a text as markup, all of the text escaped."""
+    return Markup("").join(_AS[part.kind].format(part.text) for part in of)
+
+
+_AS = {
+    "plain": Markup("{}"),
+    "shared": Markup("<mark>{}</mark>"),
+    "sign": Markup('<bdi class="sign" title="an invisible character">{}</bdi>'),
+}

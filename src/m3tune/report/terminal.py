@@ -15,7 +15,7 @@ from m3tune.evaluation.compare import Comparison
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.store import Evaluation
 from m3tune.negatives.summary import in_words
-from m3tune.report import words
+from m3tune.report import error_words, words
 from m3tune.report.gather import cut, gather
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
         _print_line(console, f"measured: {words.measured_by(data)}")
         for pair in data["heads"]["compared"]:
             _print_line(console, f"  {words.compared(pair)}")
+    for line in error_words.stands_out(data):
+        _print_line(console, line)
     if warning := words.words_win(data):
         _print_line(console, f"warning: {warning}")
     folder = Path(data["folder"])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from m3tune.negatives.suspicion import excess, teacher_disagrees
 from m3tune.report import words
-from m3tune.review.marks import Shown, named, show, words_of
+from m3tune.report.marks import Shown, named, show, words_of
 from m3tune.review.project import Project
 from m3tune.types import Candidate
 

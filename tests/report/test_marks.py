@@ -1,7 +1,7 @@
 import pytest
 
+from m3tune.report.marks import _WORD, FOLDED_CHARACTERS, SHOWN_CHARACTERS, named, show, words_of
 from m3tune.retrieval.bm25 import tokenize
-from m3tune.review.marks import _WORD, FOLDED_CHARACTERS, SHOWN_CHARACTERS, named, show, words_of
 
 
 def marked(text, query):

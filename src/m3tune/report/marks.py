@@ -1,4 +1,4 @@
-"""Texts as a reviewer sees them: shared words marked, what is invisible made visible, what is long folded.
+"""Texts as a reader of a page sees them: shared words marked, what is invisible made visible, what is long folded.
 
 The parts of a text are plain data. Whoever shows them escapes them, so no text of the data becomes markup or a
 terminal's command.
@@ -62,6 +62,11 @@ def show(text: str, words: Collection[str]) -> Shown:
         space = seen.find(" ", FOLDED_CHARACTERS, FOLDED_CHARACTERS + 40)
         fold = FOLDED_CHARACTERS if space < 0 else space + 1
     return Shown(list(_parts(seen[:fold], words)), list(_parts(seen[fold:], words)), len(text) - len(seen))
+
+
+def marked(text: str, words: Collection[str]) -> list[Part]:
+    """A short text, nothing of it folded, with its `words` marked."""
+    return list(_parts(text, words))
 
 
 def named(text: str) -> str:
