@@ -4,7 +4,7 @@ import io
 import itertools
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from m3tune.artifact import read_json, write_json
 from m3tune.data.collection import Collection
+from m3tune.data.similar import exact_copies
 from m3tune.data.store import save_collection
 from m3tune.evaluation.compare import compare, document_groups, verdict
 from m3tune.evaluation.metrics import evaluate_run, mean
@@ -70,6 +71,7 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, he
     folder.mkdir(parents=True)
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     save_collection(collection, folder / "data")
+    write_json(folder / "data" / "similar.json", asdict(exact_copies(collection)))
     counts = {"queries": 60, "train": 12, "dev": 8, "test": QUERIES, "passages": len(collection.passages)}
     write_manifest(folder / "data", counts | {"train_sharing_a_passage_with_test": 3}, 0.5)
     save_evaluations(folder / "base", [base])
@@ -78,7 +80,7 @@ def make_run(folder, kind="better", *, chosen="tuned", bm25=True, texts=None, he
     )
     write_json(folder / "base" / "settings.json", {"query_max_tokens": 64, "passage_max_tokens": 512})
     if bm25:
-        save_evaluations(folder / "bm25", [make_evaluation("bm25", collection, ids, [2] * QUERIES, config)])
+        save_evaluations(folder / "bm25", [make_evaluation("bm25", collection, ids, [2] * QUERIES, config, "bm25")])
     (folder / "train").mkdir()
     log = [
         {"step": 1, "loss": 2.5, "learning_rate": 1e-5, "tokens_per_s": 900.0, "grad_norm": float("nan")},
@@ -144,7 +146,7 @@ def make_collection(texts):
     )
 
 
-def make_evaluation(name, collection, ids, ranks, config):
+def make_evaluation(name, collection, ids, ranks, config, head="dense"):
     """An evaluation whose runs have the relevant passage at the given ranks and fillers elsewhere."""
     run = {}
     for query_id, rank in zip(ids, ranks, strict=True):
@@ -152,7 +154,7 @@ def make_evaluation(name, collection, ids, ranks, config):
         if rank is not None:
             found.insert(rank - 1, query_id.replace("q", "r"))
         run[query_id] = [Hit(passage_id, 1 - n / 100) for n, passage_id in enumerate(found[:DEPTH])]
-    return Evaluation(name, "dense", run, evaluate_run(run, collection.qrels(ids), ("nDCG@10", "RR@10")))
+    return Evaluation(name, head, run, evaluate_run(run, collection.qrels(ids), ("nDCG@10", "RR@10")))
 
 
 def write_manifest(folder, counts, seconds):
@@ -208,7 +210,7 @@ def test_gather_equals_the_artefacts(better):
     assert data["verdict"] == json.loads((better / "verdict.json").read_text())
     assert data["verdict"]["verdict"] == "better"
     rows = json.loads((better / "comparison.json").read_text())
-    bm25 = json.loads((better / "bm25" / "metrics.json").read_text())["dense"]
+    bm25 = json.loads((better / "bm25" / "metrics.json").read_text())["bm25"]
     assert data["metrics"] == [row | {"bm25": bm25[row["metric"]]} for row in rows]
     assert data["recipe"] == (better / "resolved.toml").read_text()
     assert data["seconds"] == {"data": 0.5, "base": 75, "train": 3700, "select": 20, "tuned": 70}

@@ -41,7 +41,7 @@ class Ranker:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Queries of which exactly these rankers find a relevant passage in the top, and how many of them a fusion finds."""
+    """Queries whose relevant passage exactly these rankers find in the top, and how many of them each fusion finds."""
 
     found_by: tuple[str, ...]
     queries: int

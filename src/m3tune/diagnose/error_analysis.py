@@ -1,4 +1,4 @@
-"""`errors.json` of a run: which queries gained and lost, where rankers disagree, and what is behind the worst losses."""
+"""`errors.json` of a run: which queries gained and lost, where rankers disagree, what is behind the worst losses."""
 
 from __future__ import annotations
 

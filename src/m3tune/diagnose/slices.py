@@ -31,7 +31,7 @@ class Dimension(NamedTuple):
     """One way to put the queries into groups."""
 
     name: str
-    index: NDArray[np.int64]  # (N,) the group of each query
+    group_of: NDArray[np.int64]  # (N,) the number of each query's group
     groups: tuple[str, ...]
 
 
@@ -67,7 +67,9 @@ def by_number(name: str, values: Floats) -> Dimension:
     """
     values = np.round(values)
     parts = min(_MOST_PARTS, max(2, len(values) // FEWEST_QUERIES))
-    cuts = np.unique(np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf"))
+    cuts = np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf")
+    below = values[values < values.max()].max(initial=values.min())  # where many have the largest, they are a group
+    cuts = np.unique(np.minimum(cuts, below))
     found, index = np.unique(np.searchsorted(cuts, values, side="left"), return_inverse=True)
     ends = [(values[index == group].min(), values[index == group].max()) for group in range(len(found))]
     names = (f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}" for low, high in ends)
@@ -101,7 +103,7 @@ def dimensions_of(features: Features, rarest: Floats, shared: Floats, cut: NDArr
         by_number("Percent of its words that a relevant passage has", 100 * shared),
         *(by_label(name.capitalize(), *of) for name, of in labels.items()),
     ]
-    return [dimension for dimension in dimensions if len(np.unique(dimension.index)) > 1]
+    return [dimension for dimension in dimensions if len(np.unique(dimension.group_of)) > 1]
 
 
 def slices_of(
@@ -122,12 +124,12 @@ def slices_of(
     found: list[Slice] = []
     contrasts: list[Floats] = []
     tested: list[int] = []
-    for name, index, names in dimensions:
+    for name, group_of, names in dimensions:
         for number, group in enumerate(names):
-            inside = index == number
+            inside = group_of == number
             if not inside.any():
                 continue
-            means = (float(of[inside].mean()) for of in (before, after, differences))
+            means = [float(of[inside].mean()) for of in (before, after, differences)]
             ci95 = against = None
             if _is_enough(inside, groups) and _is_enough(~inside, groups):
                 ci95 = paired_bootstrap(differences[inside], groups[inside], _RESAMPLES, seed)
@@ -135,7 +137,7 @@ def slices_of(
                 contrasts.append(weights * (differences - differences.mean()))
                 against = float(contrasts[-1].mean())
                 tested.append(len(found))
-            found.append(Slice(name, group, int(inside.sum()), *means, ci95, against))
+            found.append(Slice(name, group, int(inside.sum()), means[0], means[1], means[2], ci95, against))
     if tested:
         p_values, corrected = joint_randomisation(np.stack(contrasts, axis=1), groups, _RESAMPLES, seed)
         for at, p_value, p_corrected in zip(tested, p_values.tolist(), corrected.tolist(), strict=True):

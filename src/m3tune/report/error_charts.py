@@ -40,10 +40,12 @@ def slice_charts(errors: Mapping[str, Any]) -> list[SliceChart]:
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:
+    low, high = row["ci95"]
     return Interval(
         f"{cut(row['group'], _GROUP_CHARACTERS)} ({row['queries']:,})",
         row["difference"],
-        *row["ci95"],
+        low,
+        high,
         f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
         row["differs"],
     )

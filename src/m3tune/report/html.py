@@ -25,7 +25,8 @@ _TEMPLATE = "template.html.j2"
 def write_report(run_folder: Path) -> Path:
     """Write `report.html`, and `report.json` with the same facts, into a finished run; returns the page's path.
 
-    What went wrong with which queries is worked out first and goes to `errors.json`. The delivered model gets its card. Raises ArtifactError or DataError where `run_folder` is not a finished run.
+    What went wrong with which queries is worked out first and goes to `errors.json`. The delivered model gets its card.
+    Raises ArtifactError or DataError where `run_folder` is not a finished run.
     """
     write_errors(run_folder)
     data = gather(run_folder)
