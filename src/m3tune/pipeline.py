@@ -19,6 +19,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
                   where they do not fit in memory
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
     run.json      what the run depended on and where it was made: fingerprints, versions, machine, precision
+    errors.json   which queries gained and lost, where rankers disagree, what may be behind the worst losses
     report.html   the same for people
 """
 

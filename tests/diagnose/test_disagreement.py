@@ -152,9 +152,11 @@ def test_hints_name_what_was_seen():
     grades = {"r": 1, "s": 1, "j": 0}
     hints = hints_of(ranking("j", "u", "copy", "r", "v"), grades, [("zebra", 0), ("quagga", 2)], {"copy": "r"}, {"s"})
     assert {hint.code: hint.what for hint in hints} == {
-        "near-duplicate": "above it, nearly the same as a relevant one: 1 passage",
-        "unjudged": "above it, judged by nobody: 2 passages; one may answer too",
+        "near-duplicate": "above it in the top 10, nearly the same as a relevant one: 1 passage",
+        "unjudged": "above it in the top 10, judged by nobody: 2 passages; one may answer too",
         "truncated": "relevant but cut: 1 passage; the answer may lie beyond the cut",
         "rare words": "“zebra” in no passage, “quagga” in 2 passages",
     }
     assert hints_of(ranking("j", "r"), grades, [], {}, ()) == ()
+    (unjudged,) = hints_of(ranking(*(f"u{i}" for i in range(40))), grades, [], {}, ())
+    assert "10 passages" in unjudged.what  # further down nobody looks

@@ -18,6 +18,7 @@ from m3tune.report.html import render, write_report
 from m3tune.report.marks import marked, words_of
 from m3tune.report.page import parts
 from m3tune.report.terminal import print_verdict
+from tiny import MAX_TOKENS, save_tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,21 @@ def test_a_lost_query_shows_what_overtook_it_and_why(worse):
     assert [hint["code"] for hint in card["hints"]] == ["unjudged", "rare words"]
     text = words_on(worse)
     assert "What overtook it rank 3 → 2" in text
-    assert "above it, judged by nobody: 20 passages; one may answer too" in text
+    assert "above it in the top 10, judged by nobody: 10 passages; one may answer too" in text
     assert gather(worse)["gained"] == [] or "pushed_by" in gather(worse)["gained"][0]
+
+
+def test_cut_passages_are_a_slice_and_a_hint(tmp_path):
+    texts = {f"r{i}": "c01 " * (MAX_TOKENS if i < 30 else 3) for i in range(QUERIES)}
+    folder = make_run(tmp_path / "run", "worse", texts=texts)
+    save_tiny_encoder(folder / "model")
+    errors = read_json(write_errors(folder))
+    rows = {row["group"]: row["queries"] for row in errors["slices"] if row["dimension"] == "Relevant passage"}
+    assert rows == {"read whole": 10, "cut": 30}
+    for loss in errors["lost"]:
+        codes = [hint["code"] for hint in loss["hints"]]
+        assert ("truncated" in codes) == (int(loss["query_id"].removeprefix("q")) < 30)
+    assert {"truncated" in [hint["code"] for hint in loss["hints"]] for loss in errors["lost"]} == {True, False}
 
 
 def test_words_of_the_query_are_marked(tmp_path):
@@ -184,7 +198,7 @@ def test_a_run_of_an_older_version_is_still_told(worse, tmp_path):
     data = gather(folder)
     assert data["errors"] is None
     assert "Where rankers disagree" not in render(data)
-    assert "verdict" not in terminal_text(print_verdict, folder).splitlines()[0]
+    assert "worse" in terminal_text(print_verdict, folder)
     write_errors(folder)
     assert gather(folder) == gather(worse) | {"folder": str(folder)}
 

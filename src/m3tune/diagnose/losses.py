@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
+from m3tune.diagnose.disagreement import TOP
 from m3tune.types import Hit
 
 
@@ -58,10 +59,11 @@ def hints_of(
     copies = sum(first_copy.get(passage_id, passage_id) in groups for passage_id in above)
     too_long = sum(passage_id in cut for passage_id in positives)
     hints = []
+    there = f"above it in the top {TOP}"
     if copies:
-        hints.append(Hint("near-duplicate", f"above it, nearly the same as a relevant one: {_passages(copies)}"))
+        hints.append(Hint("near-duplicate", f"{there}, nearly the same as a relevant one: {_passages(copies)}"))
     if unjudged:
-        hints.append(Hint("unjudged", f"above it, judged by nobody: {_passages(unjudged)}; one may answer too"))
+        hints.append(Hint("unjudged", f"{there}, judged by nobody: {_passages(unjudged)}; one may answer too"))
     if too_long:
         hints.append(Hint("truncated", f"relevant but cut: {_passages(too_long)}; the answer may lie beyond the cut"))
     if rare:
@@ -71,9 +73,9 @@ def hints_of(
 
 
 def _above(ranking: Sequence[Hit], positives: Container[str]) -> list[str]:
-    """The passages above the best relevant one; all where none was found."""
+    """The passages of the top above the best relevant one; all of it where none is there."""
     above = []
-    for passage_id, _ in ranking:
+    for passage_id, _ in ranking[:TOP]:
         if passage_id in positives:
             break
         above.append(passage_id)

@@ -8,7 +8,10 @@ from typing import Any
 from m3tune.diagnose.disagreement import BM25
 from m3tune.diagnose.slices import FEWEST_QUERIES
 from m3tune.evaluation.select import BASE
+from m3tune.report.gather import cut
 from m3tune.report.words import head, interval, number, p_value, signed
+
+_GROUP_CHARACTERS = 60
 
 
 def of_page(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,12 +52,17 @@ def slices(data: Mapping[str, Any]) -> str:
     differing = [row for row in rows if row["differs"]]
     if not differing:
         return f"No group gained or lost more than the rest, beyond what looking at {tested} groups brings by chance."
-    told = "; ".join(
-        f"{row['dimension']} {row['group']} ({signed(row['difference'])}, which is {number(abs(row['against_rest']))} "
-        f"{'more' if row['against_rest'] > 0 else 'less'} than the rest, p {p_value(row['p_corrected'])})"
-        for row in differing
-    )
+    told = "; ".join(map(_differing, differing))
     return f"Of {tested} groups these gained more or less than the rest, beyond chance: {told}."
+
+
+def _differing(row: Mapping[str, Any]) -> str:
+    """One group that differs from the rest."""
+    than = f"{number(abs(row['against_rest']))} {'more' if row['against_rest'] > 0 else 'less'} than the rest"
+    return (
+        f"{row['dimension']} {cut(row['group'], _GROUP_CHARACTERS)} ({signed(row['difference'])}, which is {than}, "
+        f"p {p_value(row['p_corrected'])})"
+    )
 
 
 def next_step(of: Mapping[str, Any]) -> str:
@@ -107,7 +115,7 @@ _ADVICE = {
         "That is more than noise. The library behind your search probably offers it, as hybrid search or reciprocal "
         "rank fusion. It was seen on the test queries, but nothing was tuned or chosen by them."
     ),
-    "words": "That is more than noise, but BM25 alone has {bm25}: this encoder adds nothing to it here.",
+    "words": "That is more than noise, but BM25 alone has {bm25}: in a rank fusion this encoder adds nothing to it.",
     "worse": "That is less than without, beyond noise: leave BM25 out, or give it a small weight.",
     "noise": "That may be noise: these queries give no reason to add BM25.",
 }
