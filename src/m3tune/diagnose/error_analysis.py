@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,29 @@ WORST = 10
 """Queries that lost most and are looked at one by one."""
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """What slices and losses are worked out from. `cut` is None where no model is there to count tokens."""
+
+    collection: Collection
+    base: Evaluation
+    tuned: Evaluation
+    metric: str
+    first_copy: Mapping[str, str]
+    words: QueryWords
+    cut: frozenset[str] | None
+
+
 def write_errors(run_folder: Path) -> Path:
     """Write `errors.json` into a finished run; returns its path. Raises ArtifactError or DataError.
 
     `slices`: rows of `Slice` and whether each differs from the rest. `disagreement`: see `Disagreement`. `lost`: rows
     of `Loss`. `counted_passages` is how many passages the words were counted in.
     """
+    verdict = read_json(run_folder / "verdict.json")
+    metric, head = verdict["metric"], verdict["head"]
     recipe = load_recipe(run_folder / "resolved.toml")
     collection = load_collection(run_folder / "data")
-    metric, head = (read_json(run_folder / "verdict.json")[key] for key in ("metric", "head"))
     base_head = read_json(run_folder / "select" / "selection.json")["base_head"]
     base = load_evaluation(run_folder / "base", base_head)
     evaluations = load_evaluations(run_folder / "tuned")
@@ -45,70 +59,46 @@ def write_errors(run_folder: Path) -> Path:
         evaluations.append(load_evaluation(run_folder / "bm25", BM25))
     query_ids = list(base.per_query[metric])
     first_copy = load_similar(run_folder / "data").passages.first
-    qrels = collection.qrels(query_ids)
-    clusters = document_groups(qrels, first_copy)
     words = words_of_queries(collection, query_ids)
     cut = _cut_positives(run_folder, recipe, collection, query_ids)
+    ground = _Ground(collection, base, tuned, metric, first_copy, words, cut)
+    qrels = collection.qrels(query_ids)
+    clusters = document_groups(qrels, first_copy)
+    slices = _slices(ground, clusters, recipe.evaluate.seed)
     errors = {
         "metric": metric,
         "base_head": base_head,
         "head": head,
         "queries": len(query_ids),
         "counted_passages": words.counted,
-        "slices": [
-            asdict(of) | {"differs": of.differs}
-            for of in _slices(collection, base, tuned, words, cut, metric, clusters, recipe.evaluate.seed)
-        ],
+        "slices": [asdict(of) | {"differs": of.differs} for of in slices],
         "disagreement": asdict(disagreement_of(evaluations, head, qrels, clusters, recipe.evaluate)),
-        "lost": [_as_json(loss) for loss in _losses(collection, base, tuned, words, cut or (), metric, first_copy)],
+        "lost": [_as_json(loss) for loss in _losses(ground)],
     }
     write_json(run_folder / ERRORS, errors)
     return run_folder / ERRORS
 
 
-def _slices(
-    collection: Collection,
-    base: Evaluation,
-    tuned: Evaluation,
-    words: QueryWords,
-    cut: frozenset[str] | None,
-    metric: str,
-    clusters: Mapping[str, int],
-    seed: int,
-) -> list[Slice]:
-    before, after = base.per_query[metric], tuned.per_query[metric]
+def _slices(ground: _Ground, clusters: Mapping[str, int], seed: int) -> list[Slice]:
+    collection, words, cut = ground.collection, ground.words, ground.cut
+    before, after = ground.base.per_query[ground.metric], ground.tuned.per_query[ground.metric]
     shared = shared_shares(collection, words)
-    positives = (collection.positives[query_id] for query_id in before)
     dimensions = dimensions_of(
         features_of(collection, list(before)),
         np.array([words.rarest(query_id) for query_id in before], dtype=np.float64),
         np.array([shared[query_id] for query_id in before]),
-        None if cut is None else np.array([cut.issuperset(of) for of in positives]),
+        None if cut is None else np.array([cut.issuperset(collection.positives[query_id]) for query_id in before]),
     )
     return slices_of(dimensions, before, after, clusters, seed)
 
 
-def _losses(
-    collection: Collection,
-    base: Evaluation,
-    tuned: Evaluation,
-    words: QueryWords,
-    cut: Container[str],
-    metric: str,
-    first_copy: Mapping[str, str],
-) -> list[Loss]:
+def _losses(ground: _Ground) -> Iterator[Loss]:
+    base, tuned, metric = ground.base, ground.tuned, ground.metric
     _, lost = gained_and_lost(base.per_query[metric], tuned.per_query[metric], WORST)
-    losses = []
     for query_id, _, _ in lost:
-        grades, now = collection.grades[query_id], tuned.run.get(query_id, [])
-        losses.append(
-            Loss(
-                query_id,
-                overtaker(base.run.get(query_id, []), now, grades),
-                hints_of(now, grades, words.rare(query_id), first_copy, cut),
-            )
-        )
-    return losses
+        grades, now = ground.collection.grades[query_id], tuned.run.get(query_id, [])
+        hints = hints_of(now, grades, ground.words.rare(query_id), ground.first_copy, ground.cut or ())
+        yield Loss(query_id, overtaker(base.run.get(query_id, []), now, grades), hints)
 
 
 def _as_json(loss: Loss) -> dict[str, Any]:
