@@ -33,9 +33,9 @@ def stands_out(data: Mapping[str, Any]) -> list[str]:
     lines = []
     if any(row["differs"] for row in data["errors"]["slices"]):
         lines.append(f"slices: {slices(data)}")
-    suggested = _suggested(data["errors"]["disagreement"])
-    if suggested and suggested["ci95"][0] > 0:
-        lines.append(f"fusion: {next_step(data['errors']['disagreement'])}")
+    step = next_step(data["errors"]["disagreement"])
+    if step.endswith(_ADVICE["better"]):
+        lines.append(f"fusion: {step}")
     return lines
 
 
@@ -71,7 +71,7 @@ def next_step(of: Mapping[str, Any]) -> str:
     if suggested is None:
         return ""
     bm25 = next(ranker for ranker in of["rankers"] if ranker["name"] == BM25)
-    queries = "1 query" if bm25["adds"] == 1 else f"{bm25['adds']:,} queries"
+    queries = {0: "no query", 1: "1 query"}.get(bm25["adds"], f"{bm25['adds']:,} queries")
     low, high = suggested["ci95"]
     advice = "better" if low > 0 else "worse" if high < 0 else "noise"
     if advice == "better" and bm25["value"] > suggested["value"]:
