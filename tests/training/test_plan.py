@@ -14,7 +14,7 @@ from m3tune.recipe import build_recipe
 from m3tune.training import costs as costs_module
 from m3tune.training import plan as plan_module
 from m3tune.training.budget import Budget
-from m3tune.training.costs import Costs, _typical, measure_costs
+from m3tune.training.costs import Costs, measure_costs, typical
 from m3tune.training.plan import make_plan
 from m3tune.training.train import _made_ready, plan_training
 from tiny import tiny_collection, write_llamaindex
@@ -117,12 +117,12 @@ def test_the_8_bit_optimizer_is_taken_where_it_is_installed_and_needed(planned, 
 
 def test_typical_texts_are_of_all_lengths_alike():
     texts = [torch.zeros(n).numpy() for n in range(1, 101)]
-    lengths = [len(text) for text in _typical(texts, 505)]
+    lengths = [len(text) for text in typical(texts, 505)]
     assert sum(lengths) == pytest.approx(505, rel=0.15)
     assert lengths[0] < 10
     assert lengths[-1] > 90
-    assert sum(len(text) for text in _typical(texts, 12_000)) == pytest.approx(12_000, rel=0.05)
-    assert len(_typical(texts, 1)) == 1
+    assert sum(len(text) for text in typical(texts, 12_000)) == pytest.approx(12_000, rel=0.05)
+    assert len(typical(texts, 1)) == 1
 
 
 def test_probes_leave_the_encoder_as_it_was(ready):

@@ -54,7 +54,7 @@ def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtyp
     """Two probes of the encoder at different sizes, one of the forward pass alone, one of the loss."""
     objective = Objective.of(config)
     heads = objective.heads(encoder.settings.heads)
-    first = _typical(batch.texts, min(_FIRST_PROBE_TOKENS, batch.num_tokens // 2))
+    first = typical(batch.texts, min(_FIRST_PROBE_TOKENS, batch.num_tokens // 2))
     probe(encoder, first, heads, dtype)  # the first pass of a process pays for what later ones find made
     small = probe(encoder, first, heads, dtype)
     quick = int(_PROBE_S / small.seconds * small.tokens)
@@ -64,7 +64,7 @@ def measure_costs(encoder: Encoder, batch: TrainBatch, config: TrainConfig, dtyp
         token_bytes = max(0.0, (large.num_bytes - small.num_bytes) / (large.tokens - small.tokens))
     else:
         token_bytes = large.num_bytes / large.tokens
-    forward = probe(encoder, _typical(batch.texts, large.tokens), heads, dtype, backward=False)
+    forward = probe(encoder, typical(batch.texts, large.tokens), heads, dtype, backward=False)
     loss_bytes, loss_s = _probe_loss(encoder, batch, objective, config)
     return Costs(
         fixed_bytes=max(0.0, large.num_bytes - large.tokens * token_bytes),
@@ -82,7 +82,7 @@ def _largest_probe(
     """The probe of `most` tokens, or of half as many again and again where memory runs out, down to the small one."""
     while most > small.tokens:
         try:
-            return probe(encoder, _typical(texts, most), heads, dtype)
+            return probe(encoder, typical(texts, most), heads, dtype)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -163,7 +163,7 @@ def _learning(drawn: Embeddings, device: torch.device) -> Embeddings:
     return Embeddings(*map(copied, drawn))
 
 
-def _typical(texts: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
+def typical(texts: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
     """About so many tokens of the batch, of all its lengths alike; its texts again where it has fewer."""
     total = sum(map(len, texts))
     whole, rest = divmod(tokens, total)
