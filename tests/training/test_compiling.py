@@ -80,7 +80,7 @@ def test_auto_keeps_what_is_measured_to_be_faster(compiling_as, monkeypatch, aft
     encoder, context = compiling_as("auto")
 
     def timed(encoder, *_):
-        return Probed(1, 1, after if is_compiled(encoder) else 2.0)
+        return Probed(1, 1, 1, after if is_compiled(encoder) else 2.0)
 
     monkeypatch.setattr(compiling, "probe", timed)
     with context as found:
