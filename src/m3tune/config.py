@@ -182,6 +182,11 @@ class TrainConfig(_Config):
     gradient_checkpointing: Literal["auto"] | bool = Field(
         "auto", description="Recompute each layer in the backward pass; auto: only where a long text needs it."
     )
+    compile: Literal["off", "on", "auto"] = Field(
+        "off",
+        description="torch.compile of the layers; auto: where a short measurement finds it faster; off "
+        "where it fails. Needs Triton or a C++ compiler.",
+    )
     optimizer: Literal["auto", "adamw", "adamw_8bit"] = Field(
         "auto", description="auto: adamw; its 8-bit form where adamw does not fit and bitsandbytes is installed."
     )

@@ -55,6 +55,10 @@ class TrainingError(M3TuneError):
     """Training that must not go on, such as a loss that is not finite."""
 
 
+class DoesNotFitError(M3TuneError):
+    """Work that memory does not hold, however small its pieces."""
+
+
 class ArtifactError(M3TuneError):
     """A run or stage directory that is not what its manifest says."""
 

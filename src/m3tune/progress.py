@@ -61,5 +61,12 @@ def track(label: str, total: int, done: int = 0) -> Iterator[Advance]:
     yield advance
 
 
+def remark(line: str) -> None:
+    """Say something of the work, above the bars where they are shown."""
+    bars = _bars.get()
+    if bars is not None:
+        bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _ignore(amount: int, note: str = "") -> None:
     pass

@@ -1,5 +1,6 @@
 """The one inference loop: in memory, in files, and after a kill."""
 
+import io
 import json
 import os
 import signal
@@ -11,12 +12,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from m3tune.artifact import MANIFEST
 from m3tune.config import ModelConfig
-from m3tune.errors import ArtifactError
+from m3tune.errors import ArtifactError, DoesNotFitError
+from m3tune.model import encoder as encoder_module
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
+from m3tune.progress import shown
 from m3tune.retrieval import encode as encode_module
 from m3tune.retrieval import store as store_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_texts
@@ -61,6 +65,43 @@ def test_every_head_equals_one_forward_pass_whatever_the_batches(encoder, tokens
     expected = whole._replace(**{head: None for head in HEADS if head not in heads})
     same(vectors.load(slice(None)), expected)
     assert (whole.sparse.weights == 0).any(), "zero weights keep their place"
+
+
+class Memory:
+    """Runs out in a forward pass of more than `most` tokens; keeps the sizes of those that fit."""
+
+    def __init__(self, monkeypatch, most):
+        self.fitted, self.refused = [], []
+        original = encoder_module.run_packed
+
+        def run_packed(backbone, packed):
+            (self.fitted if packed.num_tokens <= most else self.refused).append(packed.num_tokens)
+            if packed.num_tokens > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return original(backbone, packed)
+
+        monkeypatch.setattr(encoder_module, "run_packed", run_packed)
+
+
+def test_what_does_not_fit_is_encoded_with_half_the_budget_from_there_on(encoder, tokens, monkeypatch):
+    expected = forward(encoder, tokens)
+    memory, written = Memory(monkeypatch, most=40), io.StringIO()
+    with shown(Console(file=written, width=1000)):
+        vectors = encode_tokens(encoder, tokens, torch.float32, HEADS, "passages")
+    same(vectors.load(slice(None)), expected)
+    halvings = len(memory.refused)
+    assert memory.refused == sorted(memory.refused, reverse=True)
+    assert halvings > 2
+    assert sum(memory.fitted) == tokens.num_tokens, "nothing is encoded twice"
+    assert written.getvalue().count("tokens (passages) at once; goes on with") == halvings
+
+
+def test_a_text_that_does_not_fit_alone_is_named_with_the_length_that_would(encoder, tokens, monkeypatch):
+    Memory(monkeypatch, most=6)
+    with pytest.raises(DoesNotFitError, match=r"one text of 10 tokens .* about 6 tokens would") as caught:
+        encode_tokens(encoder, tokens, torch.float32)
+    assert "model.passage_max_tokens" in caught.value.fix
+    assert caught.value.fix.endswith("6 or less")
 
 
 def test_some_texts_in_any_order_are_a_view(encoder, tokens):
@@ -193,13 +234,12 @@ def test_a_killed_process_goes_on_and_ends_equal(m3_folder, encoder, tokens, tmp
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not place.exists(), "killed half-way"
-    noted = json.loads((partial / "noted.json").read_text())["batches"]
-    batches = list(encode_module.token_budget_batches(tokens.lengths, 48))
-    assert 2 <= noted < len(batches)
+    noted = json.loads((partial / "noted.json").read_text())["texts"]
+    assert 2 <= noted < len(tokens)
 
     # What the note vouches for is not written again; everything else is, whatever stands there.
     arrays = {name: np.load(partial / f"{name}.npy", mmap_mode="r+") for name in ("dense", "multi", "sparse_weights")}
-    trusted = np.concatenate(batches[:noted])
+    trusted = np.argsort(-tokens.lengths, kind="stable")[:noted]
     layout = lay_out(encoder, tokens, HEADS)
     places = {"dense": trusted, "multi": layout.multi_spans.entries(trusted)}
     places["sparse_weights"] = layout.sparse_spans.entries(trusted)
@@ -215,7 +255,7 @@ def test_a_killed_process_goes_on_and_ends_equal(m3_folder, encoder, tokens, tmp
     put = encode_module._put
     monkeypatch.setattr(encode_module, "_put", lambda v, texts, e: (encoded.append(len(texts)), put(v, texts, e)))
     vectors = store_vectors(encoder, tokens, torch.float32, place, heads=HEADS)
-    assert len(encoded) == len(batches) - noted
+    assert sum(encoded) == len(tokens) - noted
     whole = store_vectors(encoder, tokens, torch.float32, tmp_path / "whole", heads=HEADS)
     for name in ARRAYS:
         np.testing.assert_array_equal(np.load(place / f"{name}.npy"), np.load(tmp_path / "whole" / f"{name}.npy"))

@@ -1,10 +1,13 @@
 """Search by each head and by mixtures, against brute force."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from m3tune.config import ModelConfig
+from m3tune.errors import DoesNotFitError
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
 from m3tune.retrieval import exact
@@ -57,6 +60,63 @@ def agree(ranked, scores, depth):
         np.testing.assert_allclose(of.scores, best.numpy(), atol=2e-5)
         np.testing.assert_allclose(row[torch.from_numpy(of.rows)].numpy(), of.scores, atol=2e-5)
         assert len(set(of.rows.tolist())) == len(of.rows) == min(depth, len(row))
+
+
+def runs_out(monkeypatch, head, most, module=exact):
+    """Scores of more than `most` passages are refused, after the first block of queries where there are several."""
+    refused, calls = [], itertools.count()
+
+    def refusing(original):
+        def score(queries, passages, *rest):
+            found = original(queries, passages, *rest)
+            scores = found if isinstance(found, torch.Tensor) else found[head]
+            if max(scores.shape) > most and next(calls) % 2:
+                refused.append(max(scores.shape))
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return found
+
+        return score
+
+    if module is exact:
+        monkeypatch.setitem(exact.SCORES, head, refusing(exact.SCORES[head]))
+        monkeypatch.setattr(exact, "_BLOCK_QUERIES", 7)
+    else:
+        monkeypatch.setattr(search_module, "head_scores", refusing(head_scores))
+    return refused
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_search_that_runs_out_of_memory_goes_on_with_fewer_passages_at_once(sides, monkeypatch, head):
+    queries, passages, scores = sides
+    expected = rank(queries, passages, head, 10)
+    refused = runs_out(monkeypatch, head, most=12)
+    for of, plain in zip(rank(queries, passages, head, 10), expected, strict=True):
+        np.testing.assert_allclose(of.scores, plain.scores, atol=2e-5)
+        assert len(set(of.rows.tolist())) == len(of.rows), "no passage of a stretch that came again counts twice"
+    assert len(refused) >= 3, "and halved more than once"
+    assert refused == sorted(refused, reverse=True)
+    refused.clear()
+    torch.testing.assert_close(all_scores(queries, passages, head), scores[head], atol=2e-5, rtol=0)
+    assert refused
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_candidates_that_do_not_fit_are_scored_in_smaller_blocks(sides, monkeypatch, head):
+    queries, passages, scores = sides
+    query_of, rows = np.repeat(np.arange(3), 40), np.tile(np.arange(40) * 2, 3)
+    refused = runs_out(monkeypatch, head, most=9, module=search_module)
+    found = search_module.pair_scores(queries, passages, head, query_of, rows)
+    torch.testing.assert_close(found, scores[head][query_of, rows], atol=2e-5, rtol=0)
+    assert refused
+
+
+def test_scores_that_never_fit_are_an_error_for_people(sides, monkeypatch):
+    def none_left(*_):
+        raise MemoryError
+
+    monkeypatch.setitem(exact.SCORES, "dense", none_left)
+    with pytest.raises(DoesNotFitError, match="single text"):
+        rank(sides[0], sides[1], "dense", 10)
 
 
 @pytest.mark.parametrize("head", HEADS)

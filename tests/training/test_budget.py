@@ -12,7 +12,7 @@ from m3tune.errors import TrainingError
 from m3tune.model import encoder as encoder_module
 from m3tune.model.encoder import Encoder
 from m3tune.model.weights import load_encoder
-from m3tune.training.budget import Budget, longest_that_fits, smaller
+from m3tune.training.budget import Budget, smaller
 from m3tune.training.train import train
 from tiny import save_tiny_encoder, tiny_collection
 
@@ -29,25 +29,6 @@ def test_a_budget_is_halved_down_to_the_longest_text_and_then_layers_are_recompu
         seen.append(budget)
         budget = smaller(budget, batch)
     assert seen == [Budget(1000), Budget(31), Budget(30), Budget(30, recompute_layers=True)]
-
-
-@pytest.mark.parametrize(("limit", "most"), [(100, 100), (1000, 512), (7, 512), (1, 512), (0, 512), (511, 512)])
-def test_the_longest_that_fits_is_found_to_a_sixteenth(limit, most):
-    def attempt(tokens):
-        if tokens > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    found = longest_that_fits(attempt, most)
-    assert found <= min(limit, most)
-    assert found >= min(limit, most) * 15 // 16
-
-
-def test_an_error_that_is_not_about_memory_is_not_taken_for_one():
-    def attempt(tokens):
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        longest_that_fits(attempt, 8)
 
 
 # --- a step that runs out of memory

@@ -14,7 +14,7 @@ from m3tune.recipe import build_recipe
 from m3tune.training import costs as costs_module
 from m3tune.training import plan as plan_module
 from m3tune.training.budget import Budget
-from m3tune.training.costs import Costs, _typical, measure_costs
+from m3tune.training.costs import Costs, Probed, measure_costs, typical
 from m3tune.training.plan import make_plan
 from m3tune.training.train import _made_ready, plan_training
 from tiny import tiny_collection, write_llamaindex
@@ -117,12 +117,12 @@ def test_the_8_bit_optimizer_is_taken_where_it_is_installed_and_needed(planned, 
 
 def test_typical_texts_are_of_all_lengths_alike():
     texts = [torch.zeros(n).numpy() for n in range(1, 101)]
-    lengths = [len(text) for text in _typical(texts, 505)]
+    lengths = [len(text) for text in typical(texts, 505)]
     assert sum(lengths) == pytest.approx(505, rel=0.15)
     assert lengths[0] < 10
     assert lengths[-1] > 90
-    assert sum(len(text) for text in _typical(texts, 12_000)) == pytest.approx(12_000, rel=0.05)
-    assert len(_typical(texts, 1)) == 1
+    assert sum(len(text) for text in typical(texts, 12_000)) == pytest.approx(12_000, rel=0.05)
+    assert len(typical(texts, 1)) == 1
 
 
 def test_probes_leave_the_encoder_as_it_was(ready):
@@ -136,6 +136,36 @@ def test_probes_leave_the_encoder_as_it_was(ready):
     assert costs.train_s > 0
     assert costs.forward_s > 0
     assert costs.loss_s > 0
+
+
+@pytest.mark.parametrize("layer_share", [0.0, 0.5])
+def test_activations_beyond_the_probes_are_foretold_though_gradients_rule_the_short_ones(
+    ready, monkeypatch, layer_share
+):
+    """Passes that hold 1 MiB and a MiB for each token, and take `layer_share` MiB a token more on the way back."""
+    encoder, feed, batches, config, dtype = ready()
+    batch = feed.collate([feed.examples[draw] for draw in next(iter(batches))])
+    gradients = 90 * MIB  # more than the shorter probe of 72 tokens holds, less than the longer one of 144
+    monkeypatch.setattr(costs_module, "learning_weights", lambda _: gradients // 4)
+
+    def passing(encoder, texts, *_, backward=True):
+        tokens = sum(map(len, texts))
+        held = (1 + tokens) * MIB
+        whole = max(held, gradients) + int(layer_share * tokens * MIB) if backward else held
+        return Probed(tokens, held, whole, 0.01 * tokens)
+
+    monkeypatch.setattr(costs_module, "probe", passing)
+    costs = measure_costs(encoder, batch, config, dtype)
+    assert costs.activations(10_000) == pytest.approx((1 + 10_000 * (1 + layer_share)) * MIB, rel=1e-3)
+
+
+def test_gradients_count_where_they_are_more_than_the_activations_that_they_follow(planned):
+    small = COSTS._replace(token_bytes=1.0, fixed_bytes=10.0)
+    plan = planned(costs=small)
+    gradients = plan.optimizer_state // 2
+    assert plan.activations == 154
+    assert plan.activations + plan.gradients == gradients
+    assert planned(costs=small, accumulate_batches=2).gradients == gradients
 
 
 @pytest.mark.parametrize(("most", "probed"), [(10**9, 144), (100, 72)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,9 +9,11 @@ import torch
 
 from m3tune.data.collection import Collection
 from m3tune.data.tokens import Texts, TokenTable, tokenize
+from m3tune.errors import DoesNotFitError
+from m3tune.fitting import in_stretches, longest_that_fits
 from m3tune.machine import autocast
 from m3tune.model.encoder import Encoder
-from m3tune.model.packing import pack, token_budget_batches
+from m3tune.model.packing import pack
 from m3tune.progress import track
 from m3tune.retrieval.layout import lay_out
 from m3tune.retrieval.vectors import Vectors
@@ -21,11 +22,6 @@ from m3tune.vectors import Embeddings
 
 # On a CPU the states between two layers shall stay in its cache: 4096 tokens took a tenth longer (docs/log.md).
 _BUDGET_TOKENS = {"cpu": 2048, "cuda": 131_072}
-
-
-def budget_tokens(encoder: Encoder) -> int:
-    """Tokens of a batch on the encoder's device."""
-    return _BUDGET_TOKENS.get(encoder.device.type, 8192)
 
 
 def tokenize_queries(encoder: Encoder, collection: Collection, query_ids: Sequence[str]) -> TokenTable:
@@ -74,26 +70,50 @@ def fill(
     done: int = 0,
     after_batch: Callable[[int], None] | None = None,
 ) -> None:
-    """Encode the texts, longest first, in batches of one token budget, each written to its place in `vectors`.
+    """Encode the texts in batches of one token budget, each written to its place in `vectors`.
 
-    The first `done` batches are there already; `after_batch` hears how many are, each time one has been written.
+    Longest first, so that what does not fit in memory shows at once and not after an hour: the budget is halved there.
+    The first `done` texts of that order are there already; `after_batch` hears how many are, each time a batch has been
+    written. Raises DoesNotFitError for a text that memory does not hold by itself.
     """
-    batches = list(token_budget_batches(tokens.lengths, budget_tokens(encoder)))
-    tokens_done = sum(int(tokens.lengths[batch].sum()) for batch in batches[:done])
+    order = np.argsort(-tokens.lengths, kind="stable")
+    left = order[done:]
     was_training = encoder.training
     encoder.eval()
     with (
         torch.inference_mode(),
-        track(label, total=tokens.num_tokens, done=tokens_done) as advance,
+        track(label, total=tokens.num_tokens, done=int(tokens.lengths[order[:done]].sum())) as advance,
         autocast(encoder.device, dtype),
     ):
-        for number, indices in enumerate(itertools.islice(batches, done, None), start=done + 1):
+
+        def encode_batch(first: int, last: int) -> None:
+            indices = left[first:last]
             packed = pack([tokens[i] for i in indices]).to(encoder.device)
             _put(vectors, indices, encoder(packed, heads=vectors.heads))
             if after_batch:
-                after_batch(number)
+                after_batch(done + last)
             advance(packed.num_tokens)
+
+        def too_long(text: int) -> DoesNotFitError:
+            return _does_not_fit(encoder, tokens[left[text]], vectors.heads)
+
+        budget = _BUDGET_TOKENS.get(encoder.device.type, 8192)
+        in_stretches(tokens.lengths[left], budget, encode_batch, f"tokens ({label})", too_long)
     encoder.train(was_training)
+
+
+def _does_not_fit(encoder: Encoder, text: np.ndarray, heads: Sequence[Head]) -> DoesNotFitError:
+    """What to say of one text that ran out of memory by itself."""
+
+    def attempt(tokens: int) -> None:
+        encoder(pack([text[:tokens]]).to(encoder.device), heads=heads)
+
+    fitting = longest_that_fits(attempt, len(text))
+    shorter = f"set model.passage_max_tokens (for queries model.query_max_tokens) to {fitting:,} or less"
+    return DoesNotFitError(
+        f"out of memory: one text of {len(text):,} tokens does not fit by itself; about {fitting:,} tokens would",
+        fix=shorter if 4 <= fitting < len(text) else "free memory on the device, or use a smaller model",
+    )
 
 
 def encode(encoder: Encoder, texts: Sequence[str], side: Side, dtype: torch.dtype = torch.float32) -> np.ndarray:

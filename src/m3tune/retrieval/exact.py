@@ -16,6 +16,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from m3tune.errors import DoesNotFitError
+from m3tune.fitting import in_stretches
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import dense_scores, multi_scores
 from m3tune.types import Head
@@ -57,11 +59,12 @@ def rank(queries: Vectors, passages: Vectors, head: Head, depth: int, device: to
 
 def all_scores(queries: Vectors, passages: Vectors, head: Head) -> Tensor:
     """(Q, P) float32: for corpora so small that every score is kept."""
-    score = SCORES[head]
-    columns = [
-        torch.cat([score(query_block, block) for query_block in _query_blocks(queries, head)])
-        for _, block in _passage_blocks(passages, head)
-    ]
+    columns: list[Tensor] = []
+
+    def score(_: int, block: Embeddings) -> None:
+        columns.append(torch.cat([SCORES[head](some, block) for some in _query_blocks(queries, head)]))
+
+    _by_stretches(passages, head, score)
     return torch.cat(columns, dim=1) if columns else torch.zeros(len(queries), 0)
 
 
@@ -99,12 +102,16 @@ def _top(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The best k of all blocks of passages for each block of queries: (q, K) scores and (q, K) rows, best first."""
     best: dict[int, tuple[Tensor, Tensor]] = {}
-    for start, block in _passage_blocks(passages, head):
-        here = on_device(block, device)
+
+    def merge(start: int, block: Embeddings) -> None:
+        here, merged = on_device(block, device), {}
         for number, query_block in enumerate(_query_blocks(queries, head)):
             found = SCORES[head](on_device(query_block, device), here)
             scores, columns = (part.cpu() for part in _best_of_block(found, min(k, found.shape[1])))
-            best[number] = _merged(best.get(number), scores, columns + start, k)
+            merged[number] = _merged(best.get(number), scores, columns + start, k)
+        best.update(merged)  # all at once: a stretch may run out of memory half-way and come again
+
+    _by_stretches(passages, head, merge)
     return [(scores.numpy(), rows.numpy()) for scores, rows in best.values()]
 
 
@@ -137,21 +144,20 @@ def _query_blocks(queries: Vectors, head: Head) -> Iterator[Embeddings]:
         yield queries.load(slice(start, start + _BLOCK_QUERIES), (head,))
 
 
-def _passage_blocks(passages: Vectors, head: Head) -> Iterator[tuple[int, Embeddings]]:
-    """(first row, passages) of stretches that fit in memory, whatever the corpus."""
-    for first, last in _stretches(passages, head):
-        yield first, passages.load(slice(first, last), (head,))
+def _by_stretches(passages: Vectors, head: Head, of_block: Callable[[int, Embeddings], object]) -> None:
+    """Call `of_block(first row, passages)` for stretches that fit in memory, whatever the corpus."""
+    sizes, most, unit = np.ones(len(passages), np.int64), _BLOCK_PASSAGES, "passages"
+    if head == "multi" and passages.multi is not None:
+        sizes, most, unit = np.maximum(passages.multi.spans.lengths, 1), _BLOCK_TOKENS, "tokens"
+
+    def work(first: int, last: int) -> None:
+        of_block(first, passages.load(slice(first, last), (head,)))
+
+    in_stretches(sizes, most, work, f"{unit} (search by the {head} head)", no_room)
 
 
-def _stretches(passages: Vectors, head: Head) -> Iterator[tuple[int, int]]:
-    count = len(passages)
-    if head != "multi" or passages.multi is None:
-        yield from ((first, min(first + _BLOCK_PASSAGES, count)) for first in range(0, count, _BLOCK_PASSAGES))
-        return
-    ends = np.cumsum(passages.multi.spans.lengths)
-    first = 0
-    while first < count:
-        before = int(ends[first - 1]) if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + _BLOCK_TOKENS, side="right")))
-        yield first, last
-        first = last
+def no_room(_: int) -> DoesNotFitError:
+    """What to say where memory does not hold the scores of one text."""
+    return DoesNotFitError(
+        "out of memory in a search, for a single text's scores", fix="free memory, or search from a device with more"
+    )

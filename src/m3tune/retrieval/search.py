@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from m3tune.fitting import in_stretches
 from m3tune.retrieval.approximate import Approximate
-from m3tune.retrieval.exact import CPU, Ranked, all_scores, rank
+from m3tune.retrieval.exact import CPU, Ranked, all_scores, no_room, rank
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import head_scores, hybrid
 from m3tune.types import Head, Hit, Run
@@ -27,7 +28,7 @@ RRF_K = 60
 FirstStage = Literal["all", "dense", "sparse"]
 FIRST_STAGE: tuple[Head, ...] = ("dense", "sparse")  # heads that search every passage
 
-_BLOCK_TOKENS = 65_536  # of candidates whose multi-vectors are loaded at once
+_BLOCK_TOKENS = 65_536  # of candidates whose multi-vectors are loaded at once, or so many candidates
 _QUERIES_A_PASSAGE = 4  # from so many on, multi-vectors are read by passage and not by query
 
 
@@ -151,15 +152,21 @@ def pair_scores(queries: Vectors, passages: Vectors, head: Head, query_of: np.nd
     scores = torch.zeros(len(rows))
     by_passage = head == "multi" and _QUERIES_A_PASSAGE * len(np.unique(rows)) <= len(rows)
     side = rows if by_passage else query_of
+    others, other = (queries, query_of) if by_passage else (passages, rows)
+    sizes, unit = np.ones(len(rows), np.int64), "candidates"
+    if head == "multi" and others.multi is not None:
+        sizes, unit = np.maximum(others.multi.spans.lengths[other], 1), "tokens"
+
+    def score(pairs: np.ndarray, first: int, last: int) -> None:
+        some = pairs[first:last]
+        query = queries.load(query_of[some if by_passage else some[:1]], (head,))
+        passage = passages.load(rows[some[:1] if by_passage else some], (head,))
+        scores[some] = head_scores(query, passage)[head].flatten()
+
     order = np.argsort(side, kind="stable")
+    most = _BLOCK_TOKENS
     for pairs in np.split(order, np.flatnonzero(np.diff(side[order])) + 1) if len(rows) else ():
-        if by_passage:
-            found = head_scores(queries.load(query_of[pairs], (head,)), passages.load(rows[pairs[:1]], (head,)))
-            scores[pairs] = found[head][:, 0]
-            continue
-        query = queries.load(query_of[pairs[:1]], (head,))
-        for block in _blocks(passages, head, rows, pairs):
-            scores[block] = head_scores(query, passages.load(rows[block], (head,)))[head][0]
+        most = in_stretches(sizes[pairs], most, partial(score, pairs), f"{unit} ({head} scores)", no_room)
     return scores
 
 
@@ -190,11 +197,3 @@ def _candidates(
     all_rows = np.concatenate([np.zeros(0, np.int64), *rows])
     scores = {head: pair_scores(queries, passages, head, query_of, all_rows) for head in heads}
     return Candidates(all_rows, offsets, scores)
-
-
-def _blocks(passages: Vectors, head: Head, rows: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
-    """`pairs` in pieces whose passages' multi-vectors fit in memory."""
-    if head != "multi" or passages.multi is None:
-        return [pairs]
-    ends = np.cumsum(passages.multi.spans.lengths[rows[pairs]])
-    return np.split(pairs, np.flatnonzero(np.diff(ends // _BLOCK_TOKENS)) + 1)

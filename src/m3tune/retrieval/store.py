@@ -5,12 +5,13 @@
     multi.npy, multi_offsets.npy                                 (M, D) float16 or float32, (N + 1,) int64
 
 The directory's key is a hash of the weights, the settings and every token. A process that was killed goes on after the
-last batches that it noted as written; what lies beyond that note is written again.
+last texts that it noted as written; what lies beyond that note is written again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +27,7 @@ from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_js
 from m3tune.data.tokens import TokenTable
 from m3tune.errors import ArtifactError
 from m3tune.model.encoder import Encoder
-from m3tune.retrieval.encode import budget_tokens, encode_tokens, fill
+from m3tune.retrieval.encode import encode_tokens, fill
 from m3tune.retrieval.layout import Layout, Storage, lay_out
 from m3tune.retrieval.vectors import MultiRows, Spans, SparseRows, Vectors
 from m3tune.types import Head
@@ -59,9 +60,8 @@ def store_vectors(
 
     `about` joins the key and `beside` writes files of the caller's own into the directory, such as the texts' ids.
     """
-    # Sizes of batches are in the key because the note counts batches.
     settings = {"heads": list(heads), "dense": dense, "multi": multi, "dtype": str(dtype)}
-    config = settings | {"encoder": made_by(encoder), "budget_tokens": budget_tokens(encoder)}
+    config = settings | {"encoder": made_by(encoder)}
     inputs = {"weights": weights_fingerprint(encoder), "tokens": _tokens_fingerprint(tokens), "m3tune": __version__}
     key = StageKey(STAGE, config, inputs | dict(about or {}))
     if not is_complete(folder, key):
@@ -147,9 +147,9 @@ def _write(
     folder: Path, layout: Layout, encoder: Encoder, tokens: TokenTable, dtype: torch.dtype,
     dense: Storage, multi: Storage, label: str,
 ) -> None:  # fmt: skip
-    """Fill the files of `folder`, from the first batch that is not noted as written."""
+    """Fill the files of `folder`, from the first text that is not noted as written."""
     noted = folder / _NOTED
-    done = read_json(noted)["batches"] if noted.is_file() else 0
+    done = read_json(noted)["texts"] if noted.is_file() else 0
     maps: list[np.memmap] = []
 
     def new(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
@@ -165,14 +165,16 @@ def _write(
         maps.append(mapped)
         return mapped
 
-    def note(batches: int) -> None:
-        for mapped in maps:
-            mapped.flush()
-        write_json(noted, {"batches": batches})
+    batches = itertools.count(1)
+
+    def note(texts: int) -> None:
+        if next(batches) % _BATCHES_A_NOTE == 0:
+            for mapped in maps:
+                mapped.flush()
+            write_json(noted, {"texts": texts})
 
     vectors = layout.allocate(new, dense, multi)
-    after = lambda batches: note(batches) if batches % _BATCHES_A_NOTE == 0 else None  # noqa: E731
-    fill(vectors, encoder, tokens, dtype, label, done, after)
+    fill(vectors, encoder, tokens, dtype, label, done, note)
     for mapped in maps:
         mapped.flush()
 

@@ -19,14 +19,13 @@ from m3tune.model.encoder import Encoder
 from m3tune.training.arguments import OptimizerName, total_steps
 from m3tune.training.batches import EpochBatches, TrainBatch
 from m3tune.training.budget import Budget
-from m3tune.training.costs import Costs, measure_costs
+from m3tune.training.costs import GRADIENT_BYTES, Costs, learning_weights, measure_costs
 from m3tune.training.feed import Feed
 
 _SHARE_OF_FREE = 0.85  # the rest is for what grows while training runs: evaluation, checkpoints, fragments
 _BATCHES_LOOKED_AT = 64
 
 _STATE_BYTES: dict[OptimizerName, int] = {"adamw": 8, "adamw_8bit": 2}  # of a weight that learns
-_GRADIENT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
     clear_cache()
     in_use = in_use_bytes(encoder.device)
     limit = _limit(config, in_use, encoder.device)
-    learning = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    learning = learning_weights(encoder)
     costs = _costs_where_any_fit(encoder, largest, config, dtype)
-    room = limit - in_use - costs.loss_bytes - learning * _GRADIENT_BYTES
+    room = limit - in_use - costs.loss_bytes - learning * GRADIENT_BYTES
     optimizer, why_optimizer = _optimizer(config, learning, room - costs.activations(longest))
     room -= learning * _STATE_BYTES[optimizer]
     layers, why_layers = _by_layer(config, costs.activations(longest) > room, longest)
@@ -91,8 +90,9 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
         encoder.recompute_layers(False)
     budget, why_budget = _budget(config, costs, room, largest.num_tokens, longest, layers)
     held = min(budget.tokens, largest.num_tokens)
-    # While one part alone goes back, the gradients of weights grow as its activations go.
-    together = held < largest.num_tokens or config.accumulate_batches > 1
+    activations, gradients = int(costs.activations(held)), learning * GRADIENT_BYTES
+    if held == largest.num_tokens and config.accumulate_batches == 1:
+        gradients = max(0, gradients - activations)  # they grow as the activations of the only part go
     plan = Plan(
         budget=budget,
         optimizer=optimizer,
@@ -102,9 +102,9 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
         step_s=float(np.mean([costs.step_s(size, budget) for size in sizes])) * config.accumulate_batches,
         forward_s=costs.forward_s,
         in_use=in_use,
-        gradients=learning * _GRADIENT_BYTES if together else 0,
+        gradients=gradients,
         optimizer_state=learning * _STATE_BYTES[optimizer],
-        activations=int(costs.activations(held)),
+        activations=activations,
         loss=int(costs.loss_bytes),
         limit=limit,
         reasons=(*why_layers, *why_budget, *why_optimizer),

@@ -26,6 +26,7 @@ from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
 from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
+from m3tune.training.compiling import compiled
 from m3tune.training.feed import Feed, make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
@@ -80,7 +81,14 @@ def train(
         plan = make_plan(encoder, feed, batches, config, precision)
         say(plan.in_words())
         done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
-        with track("train", total=plan.steps, done=done) as advance, peak_of_work(device) as peak:
+        texts = feed.collate([feed.examples[draw] for draw in next(iter(batches))]).texts
+        with (
+            compiled(encoder, texts, plan, config, precision) as compiling,
+            track("train", total=plan.steps, done=done) as advance,
+            peak_of_work(device) as peak,
+        ):
+            if compiling:
+                say(compiling)
             with _settings_explained():
                 arguments = training_arguments(
                     config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer

@@ -14,11 +14,12 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from m3tune.config import TrainConfig
 from m3tune.errors import TrainingError
+from m3tune.fitting import longest_that_fits
 from m3tune.memory import clear_cache, is_out_of_memory
 from m3tune.model.encoder import Encoder
 from m3tune.progress import Advance
 from m3tune.training.batches import EpochBatches, EpochLoader, Examples, TrainBatch
-from m3tune.training.budget import Budget, longest_that_fits, smaller
+from m3tune.training.budget import Budget, smaller
 from m3tune.training.callbacks import FiniteGradients, LogToFile, SayFindings, ShowProgress, not_finite
 from m3tune.training.costs import probe
 from m3tune.training.findings import health_findings
