@@ -1,12 +1,13 @@
 """What the doctor says first of six runs: three healthy ones, and SciFact made to go wrong in three known ways.
 
-python benchmarks/doctor.py [--only high-rate ...] [--drcd FILE] [--rows FOLDER] [--queries 60 --passages 300] [--set train.epochs=1 ...]
+python benchmarks/doctor.py --max-tokens 64 --drcd FILE --rows FOLDER [--only high-rate ...] [--queries 60 --passages 300] [--set train.epochs=1 ...]
 
 healthy: SciFact by the default recipe; a LlamaIndex file with a small random XLM-R (--drcd: DRCD's, or any other); a folder
 of FlagEmbedding rows (--rows: its example data). ill: SciFact at a learning rate of 1e-3; with the labels of its training
 queries dealt out anew; with two false negatives a training query, the halves of its own abstract, and two true ones. --queries
-and --passages cut SciFact down to try the script. Ends with exit code 1 where a healthy run is not silent or a cause is not
-named first.
+and --passages cut SciFact down to try the script, --max-tokens every text. Prints every finding of a run as it ends, and a table
+of all runs. An ill run has to leave the doctor with exit code 1, have its cause named first, and deliver nothing worse. Ends with
+exit code 1 where a healthy run is not silent, notes aside, or an ill one is not as it has to be.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,8 @@ from m3tune.recipe import load_recipe
 from m3tune.starter import DEMO, recipe_file
 from m3tune.types import Negative, Passage, Split
 
+HEADINGS = ("run", "verdict", "delivered", "exit code", "first", "should be", "time")
+
 Change = Callable[[Collection, Split, np.random.Generator], Collection]
 
 
@@ -48,16 +52,23 @@ def main() -> None:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--queries", type=int)
     parser.add_argument("--passages", type=int)
+    parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--sample", type=int, default=256)
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     arguments = parser.parse_args()
+    overrides = list(arguments.overrides)
+    if arguments.max_tokens:
+        overrides = [f"model.{side}_max_tokens={arguments.max_tokens}" for side in ("query", "passage")] + overrides
     with tempfile.TemporaryDirectory() as folder, shown(Console(stderr=True)):
-        place = Path(folder)
-        right = [
-            told(run(place, name, *data_and_settings, arguments.overrides), name, expected, arguments.sample)
-            for name, expected, data_and_settings in runs(place, arguments)
-        ]
-    sys.exit(not all(right))
+        place, rows = Path(folder), []
+        for name, expected, data_and_settings in runs(place, arguments):
+            began = time.monotonic()
+            finished = run(place, name, *data_and_settings, overrides)
+            rows.append((*told(finished, name, expected, arguments.sample), f"{time.monotonic() - began:.0f} s"))
+    print()
+    for right, *cells in [(True, *HEADINGS), *rows]:
+        print("  ".join(f"{cell!s:12}" for cell in cells) + ("" if right else "  WRONG"))
+    sys.exit(not all(right for right, *_ in rows))
 
 
 def runs(place: Path, arguments: argparse.Namespace):
@@ -94,8 +105,8 @@ def run(place: Path, name: str, data: Path, recipe: str, settings: list[str], ov
     return folder
 
 
-def told(folder: Path, name: str, expected: str | None, sample: int) -> bool:
-    """Print what the doctor says of a run; whether that is what it should say."""
+def told(folder: Path, name: str, expected: str | None, sample: int) -> tuple[bool, str, str, str, int, str, str]:
+    """Print what the doctor says of a run; whether that is what it should say, and the cells of the table."""
     case = read_run(folder, sample)
     findings = case_findings(case)
     severe = [finding for finding in findings if finding.severity != "note"]
@@ -109,8 +120,10 @@ def told(folder: Path, name: str, expected: str | None, sample: int) -> bool:
         )
     for finding in findings:
         print(f"  {finding.severity:8}{finding.code:24}{finding.what}")
-    print(f"  first: {first}; should be: {expected}; {'right' if first == expected else 'WRONG'}", flush=True)
-    return first == expected
+    spared = expected is None or verdict["delivered"] != "tuned" or verdict["verdict"] == "better"
+    right = first == expected and spared
+    print(f"  first: {first}; should be: {expected}; {'right' if right else 'WRONG'}", flush=True)
+    return right, name, verdict["verdict"], verdict["delivered"], int(bool(severe)), str(first), str(expected)
 
 
 def prepare_scifact(place: Path, queries: int | None, passages: int | None) -> None:

@@ -252,8 +252,10 @@ class SelectConfig(_Config):
         description="A difference on development data is more than noise where its two-sided p is at most this; 0.32 "
         "is one standard error, 1 takes any difference.",
     )
-    retention: str | None = Field(
-        None, description="Data that the chosen model must not get worse on, in any format; None: not measured."
+    retention: str = Field(
+        "auto",
+        description="Data that the chosen model must not get worse on, in any format; auto: questions held out of the "
+        "corpus, about texts that training does not touch and the base is good at; none: not measured.",
     )
     retention_tolerance: Share = Field(0.02, description="Share of the base's metric there that may be lost.")
     retention_queries: int = Field(200, ge=1, description="At most this many of its queries.")

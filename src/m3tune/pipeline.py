@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from m3tune import __version__, selecting
+from m3tune import __version__, retaining, selecting
 from m3tune.artifact import MANIFEST, StageKey, fingerprint, is_complete, read_json, write_json, writing
 from m3tune.config import EvaluateConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
@@ -101,8 +101,8 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(recipe.data, folder / "data", say)
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
-    if not (folder / "select").is_dir():
-        selecting.retention_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data
+    if retaining.names_data(recipe.select) and not (folder / "select").is_dir():
+        retaining.named_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data
     with tokens_kept(folder / "tokens"):
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
@@ -221,7 +221,7 @@ def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) 
     trained = read_json(folder / "train" / "selection.json")
     rule = recipe.select.model_dump() | recipe.evaluate.measuring()
     rule |= recipe.evaluate.model_dump(include={"resamples", "seed"})
-    inputs = {"retention": selecting.retention_fingerprint(recipe.select)}
+    inputs = {"retention": retaining.retention_fingerprint(recipe.select)}
     key = StageKey("select", rule, inputs | _fingerprint_of(folder, "train"))
     if is_complete(folder / "select", key):
         return
@@ -230,11 +230,12 @@ def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) 
     base.settings = replace(base.settings, hybrid_weights=_weights_of_base(folder, base) or default)
     tuned, _ = load_encoder(_tuned_model(folder, recipe))
     with writing(folder / "select", key, keep_partial=True) as (partial, counts), _vectors(folder, "select") as place:
+        base_head = trained["base_head"]
         contest = selecting.Contest(
             recipe,
-            selecting.Ground("dev", prepared.collection, dev, tuple(read_json(folder / "base" / "dev_corpus.json"))),
-            selecting.retention_ground(recipe.select, recipe.data.seed, say),
-            load_evaluation(folder / "base" / "dev", trained["base_head"]),
+            retaining.Ground("dev", prepared.collection, dev, tuple(read_json(folder / "base" / "dev_corpus.json"))),
+            retaining.retention_of(base, base_head, recipe, prepared, partial, place, say),
+            load_evaluation(folder / "base" / "dev", base_head),
             trained["head"],
             lambda searched, at: _tuned_weights(searched, recipe, default, at),
             place,

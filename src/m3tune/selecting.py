@@ -14,11 +14,7 @@ from typing import Any
 import numpy as np
 
 from m3tune.artifact import read_json, write_json
-from m3tune.config import Recipe, SelectConfig
-from m3tune.data.collection import Collection
-from m3tune.data.hub import is_hub_id
-from m3tune.data.read import read_collection
-from m3tune.errors import DataError
+from m3tune.config import Recipe
 from m3tune.evaluation.measure import Measured, Searched, measure_encoder
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.select import BASE, Choice, Contender, choose, folder_of, name_of, why_base
@@ -26,22 +22,11 @@ from m3tune.evaluation.store import Evaluation, load_evaluation, save_evaluation
 from m3tune.machine import pick_device, pick_precision
 from m3tune.model.encoder import Encoder
 from m3tune.model.merge import distance, interpolate, weights_of
-from m3tune.paths import resolve_path
-from m3tune.preparation import Say, source_fingerprint
+from m3tune.retaining import Ground, Retention
 from m3tune.retrieval.encode import encode_tokens, tokenize_queries
 from m3tune.types import Head
 
 FIGURES = "contender.json"
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Some queries, and the passages that they are searched among; `name` is dev or retention."""
-
-    name: str
-    collection: Collection
-    query_ids: Sequence[str]
-    passage_ids: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -55,42 +40,11 @@ class Contest:
 
     recipe: Recipe
     dev: Ground
-    retention: Ground | None
+    retention: Retention
     base_dev: Evaluation
     head: str
     weigh: Callable[[Searched, Path], Mapping[Head, float]]
     place: Path
-
-
-def retention_fingerprint(config: SelectConfig) -> str:
-    """A content hash of the retention data, empty where none is named; a Hub id is taken to stay what it is."""
-    if config.retention is None:
-        return ""
-    on_hub = is_hub_id(config.retention, asked_for=False)
-    return config.retention if on_hub else source_fingerprint(resolve_path(config.retention, "the retention data"))
-
-
-def retention_ground(config: SelectConfig, seed: int, say: Say) -> Ground | None:
-    """Queries and passages of `select.retention`, drawn by `seed` where there are more than wanted.
-
-    Raises DataError where no query of it has a relevant passage.
-    """
-    if config.retention is None:
-        say("select.retention names no data, so what else the chosen model may have forgotten is not measured")
-        return None
-    collection, why = read_collection(config.retention)
-    say(f"retention: {why}")
-    judged = [query_id for query_id in collection.queries if query_id in collection.positives]
-    if not judged:
-        raise DataError("no query has a relevant passage", where="select.retention", fix="name data with judgments")
-    generator = np.random.default_rng(seed)
-    query_ids = _drawn(judged, config.retention_queries, generator)
-    kept = {passage_id for query_id in query_ids for passage_id in collection.grades[query_id]}
-    others = [passage_id for passage_id in collection.passages if passage_id not in kept]
-    kept.update(_drawn(others, max(0, config.retention_passages - len(kept)), generator))
-    return Ground(
-        "retention", collection, query_ids, [passage_id for passage_id in collection.passages if passage_id in kept]
-    )
 
 
 def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -> list[dict[str, Any]]:
@@ -135,12 +89,8 @@ def in_words(selection: Mapping[str, Any]) -> str:
 
 
 def _as_json(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Contest) -> dict[str, Any]:
-    config, retention = contest.recipe.select, contest.retention
+    config = contest.recipe.select
     chosen = next(row for row in rows if row["name"] == choice.name)
-    measured = None
-    if retention is not None:
-        sizes = {"queries": len(retention.query_ids), "passages": len(retention.passage_ids)}
-        measured = {"data": config.retention, "fingerprint": retention.collection.fingerprint, **sizes}
     return {
         "chosen": choice.name,
         "alpha": chosen["alpha"],
@@ -148,7 +98,8 @@ def _as_json(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Contest
         "weights": chosen["weights"],
         "why_base": why_base(choice),
         "noise": config.noise,
-        "retention": measured,
+        "retention": contest.retention.as_json(config.retention),
+        "why_no_retention": contest.retention.why_not,
         "retention_tolerance": config.retention_tolerance,
         "candidates": [
             {**row, "fate": choice.fates[row["name"]], "p_value": choice.p_values.get(row["name"])} for row in rows
@@ -208,10 +159,11 @@ def _retention(
     place: Path,
 ) -> float | None:
     """The mean of the main metric on retention data, where there is any."""
-    if contest.retention is None:
+    ground = contest.retention.ground
+    if ground is None:
         return None
-    measured = _measured(encoder, name, contest.retention, contest)
-    evaluation = measured.searched[contest.retention.name].evaluation(head, weights)
+    measured = _measured(encoder, name, ground, contest)
+    evaluation = measured.searched[ground.name].evaluation(head, weights)
     save_evaluations(place / "retention", [evaluation])
     return mean(evaluation.per_query)[contest.recipe.evaluate.main_metric]
 
@@ -244,10 +196,3 @@ def _mean_cosine(first: np.ndarray | None, second: np.ndarray | None) -> float |
         return None
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return float(np.mean((first * second).sum(axis=1) / np.maximum(lengths, 1e-12)))
-
-
-def _drawn(ids: Sequence[str], at_most: int, generator: np.random.Generator) -> list[str]:
-    """Some of the ids, in their order."""
-    if len(ids) <= at_most:
-        return list(ids)
-    return [ids[row] for row in np.sort(generator.choice(len(ids), at_most, replace=False))]

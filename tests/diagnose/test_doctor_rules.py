@@ -1,12 +1,17 @@
 """Every rule of the doctor finds the illness planted in a healthy case, and names it first; health is silent."""
 
 import json
+import re
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+from m3tune.cli import app
+from m3tune.config import MineConfig
 from m3tune.data.similar import NearCopies, Similar
 from m3tune.diagnose.doctor.case import Case, Moved, Reading, Sample
 from m3tune.diagnose.doctor.likeness import separability
@@ -20,6 +25,7 @@ from m3tune.recipe import build_recipe
 from m3tune.types import Finding, Hit, Judgment, Negative, Split
 from tiny import tiny_collection
 
+COMMANDS = get_command(app).commands
 TRAIN, DEV, TEST = 100, 40, 60
 QUERIES = TRAIN + DEV + TEST
 METRIC = "nDCG@10"
@@ -268,6 +274,40 @@ def test_the_next_command_names_the_run_and_another_folder():
     assert "'my runs/it/resolved.toml'" in case_findings(spaced)[0].fix
 
 
+def commands_of(fix):
+    """The words of every command of m3tune in a text, up to where the sentence goes on."""
+    shown = re.findall(rf"m3tune (?:{'|'.join(COMMANDS)}) .*?(?=; |, or |, then |$)", fix)
+    return [shlex.split(command)[1:] for command in shown]
+
+
+@pytest.mark.parametrize("code", ILL)
+@pytest.mark.parametrize("mined", [False, True])
+def test_a_finding_ends_with_a_command_that_can_be_typed_as_it_is(code, mined):
+    case = replace(ILL[code], folder=Path("my runs/it"))
+    if mined:
+        case = replace(case, recipe=case.recipe.model_copy(update={"mine": MineConfig()}))
+    (finding,) = [f for f in case_findings(case) if f.code == code]
+    commands = commands_of(finding.fix)
+    assert commands, finding.fix
+    assert finding.fix.endswith(shlex.join(["m3tune", *commands[-1]])), finding.fix
+    for name, *words in commands:
+        context = COMMANDS[name].make_context(name, list(words))
+        for setting in context.params.get("overrides") or ():
+            build_recipe({"data": {"path": "d"}, "model": {"path": "m"}}, [setting])
+        assert not any(word.isupper() for word in words), f"{words} has a word to fill in"
+
+
+@pytest.mark.parametrize(
+    ("code", "mined", "name"),
+    [("false-negatives", False, "mine"), ("false-negatives", True, "review"), ("pushed-negatives", True, "review"),
+     ("easy-negatives", False, "mine"), ("small-batch", False, "plan"), ("lost-gain", False, "compare")],
+)  # fmt: skip
+def test_the_command_that_is_for_an_illness_is_named(code, mined, name):
+    recipe = ILL[code].recipe.model_copy(update={"mine": MineConfig() if mined else None})
+    (finding,) = [f for f in case_findings(replace(ILL[code], recipe=recipe)) if f.code == code]
+    assert name in [words[0] for words in commands_of(finding.fix)]
+
+
 # --- thresholds, and what must not be taken for an illness
 
 
@@ -363,7 +403,7 @@ def test_a_case_of_a_model_and_data_needs_no_run():
     assert codes(bare) == []
     (finding,) = case_findings(replace(bare, sample=ILL["false-negatives"].sample))
     assert finding.code == "false-negatives"
-    assert "in your recipe set train.false_negative_margin" in finding.fix
+    assert "m3tune run recipe.toml --set train.false_negative_margin" in finding.fix
 
 
 # --- formulas

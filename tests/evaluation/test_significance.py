@@ -49,6 +49,35 @@ def test_interval_of_groups_excludes_zero_in_five_percent_and_needs_the_groups()
     assert wrong_without_groups / TRIALS > 0.15
 
 
+# Shares of queries whose relevant passage stands first to tenth, and nowhere there: many values are 1 or 0.
+RANKED = [0.40, 0.13, 0.08, 0.05, 0.04, 0.03, 0.02, 0.02, 0.02, 0.01, 0.20]
+
+
+def ranked_null(rng, queries, most_in_group):
+    """Ranks drawn anew for four in ten groups; four in five queries of a group share what becomes of it."""
+    gains = NDCG[[*range(1, 11), 0]]
+    clusters = np.repeat(np.arange(queries), rng.integers(1, most_in_group + 1, queries))[:queries]
+    drawn = rng.choice(gains, (4, queries), p=RANKED)
+    common, own = (np.where(rng.random(queries) < 0.4, a - b, 0.0) for a, b in (drawn[:2], drawn[2:]))
+    return np.where(rng.random(queries) < 0.8, common[clusters], own), clusters
+
+
+@pytest.mark.parametrize(
+    ("queries", "most_in_group", "lowest"),
+    [(100, 1, 0.03), (100, 5, 0.03), (300, 5, 0.03), (30, 1, 0.0), (30, 5, 0.0)],  # of the last two, few groups differ
+)
+def test_interval_of_ranks_with_many_ties_excludes_zero_in_five_percent(queries, most_in_group, lowest):
+    rng = np.random.default_rng(12)
+    drawn = [ranked_null(rng, queries, most_in_group) for _ in range(TRIALS)]
+    wrong = [excludes_zero(paired_bootstrap(*of, 499, trial)) for trial, of in enumerate(drawn)]
+    assert lowest <= np.mean(wrong) <= 0.07
+    values = np.concatenate([differences for differences, _ in drawn])
+    assert 0.5 < np.mean(values == 0) < 0.9
+    if most_in_group > 1:
+        ignored = [excludes_zero(paired_bootstrap(of, np.arange(queries), 499, t)) for t, (of, _) in enumerate(drawn)]
+        assert np.mean(ignored) > 0.12
+
+
 def test_interval_covers_a_true_difference_of_skewed_data():
     rng = np.random.default_rng(2)
     covered = 0

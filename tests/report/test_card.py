@@ -87,7 +87,7 @@ def test_the_text_has_intervals_bm25_data_recipe_and_what_was_chosen(dense_run):
         assert f"| {row['name']} | {row['dev']:.3f} |" in text
     toml = re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]
     assert toml == (run / "resolved.toml").read_text()
-    assert "What the model may have lost on other data was not measured." in text
+    assert "What else the model may have forgotten was not measured: 0 of " in text
     assert "{{" not in text
     assert "None" not in text.replace("or None", "")
 

@@ -47,6 +47,15 @@ def chunks_of(text: str, kind: str, *, words: int = WORDS, fewest_words: int = F
             yield Chunk(headings, packed)
 
 
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text, each with the blanks that follow it.
+
+    >>> sentences_of("One. Two? 三。四")
+    ['One. ', 'Two? ', '三。', '四']
+    """
+    return _SENTENCE.findall(text)
+
+
 def count_words(text: str) -> int:
     """Words of a text, as sizes are counted here.
 
@@ -80,7 +89,7 @@ def _pieces(block: Block, words: int) -> Iterator[tuple[str, bool]]:
     if count_words(block.text) <= words:
         yield block.text, True
         return
-    sentences = (_LINE if block.is_code else _SENTENCE).findall(block.text)
+    sentences = _LINE.findall(block.text) if block.is_code else sentences_of(block.text)
     is_first = True
     gathered, size = "", 0
     for part in (short for sentence in sentences for short in _cut(sentence, words)):

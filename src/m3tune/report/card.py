@@ -36,6 +36,7 @@ def card(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "is_base": data["verdict"]["delivered"] == BASE,
         "delivered": words.delivered(data),
         "rule": words.rule(data["selection"]),
+        "retention": words.retention(data["selection"]),
         "protocol": words.PROTOCOLS.get(data["data"]["protocol"], ""),
         "base_model": _last_part(data["model"]),
         "data_name": _last_part(data["data"]["path"]),

@@ -50,6 +50,7 @@ def render(data: Mapping[str, Any]) -> str:
         "measured_by": words.measured_by(data),
         "delivered": words.delivered(data),
         "rule": words.rule(data["selection"]),
+        "retention": words.retention(data["selection"]),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
         "multiples": small_multiples(data["training"]["health"]),
         "errors": error_words.of_page(data),

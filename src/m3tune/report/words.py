@@ -87,6 +87,22 @@ def rule(selection: Mapping[str, Any]) -> str:
     )
 
 
+def retention(selection: Mapping[str, Any]) -> str:
+    """What was measured to see what a model may have forgotten, and what that does not show."""
+    measured = selection["retention"]
+    if not measured:
+        why_not = selection.get("why_no_retention") or "select.retention names no data"
+        return f"What else the model may have forgotten was not measured: {why_not}."
+    sizes = f"{measured['queries']:,} queries among {measured['passages']:,} passages"
+    if "found_by_base" not in measured:
+        return f"The retention data has {sizes}."
+    return (
+        f"The retention data was held out of the corpus: {sizes}. A query is a sentence of a text that training does "
+        "not touch, its passage the rest of that half of the text, and the base found the other half. What is lost in "
+        "other domains or languages it does not show; name data of these in select.retention."
+    )
+
+
 def sentence(data: Mapping[str, Any]) -> str:
     """The run in one line, such as `nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: …`."""
     verdict = data["verdict"]

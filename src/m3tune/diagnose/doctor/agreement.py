@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m3tune.diagnose.doctor.case import Case
+from m3tune.diagnose.doctor.case import Case, command
 from m3tune.diagnose.wording import found
 from m3tune.errors import excerpt
+from m3tune.recipe import toml_value
 from m3tune.types import Finding
 
 # The hybrid's weights and the heads differ between base and tuned model for good reason.
@@ -31,7 +32,7 @@ def differing_settings(case: Case) -> Iterator[Finding]:
             f"{name} is {_in_words(by_place)}"
             + (f"; {', '.join(list(differing)[1:])} differ too" if len(differing) > 1 else "")
             + ": the models were not measured as they were trained, or are not served as they were measured",
-            "decide which holds and write it into the recipe: " + case.again(f"model.{name}=VALUE"),
+            "decide which holds and write it into the recipe: " + case.again(f"model.{name}={_trained(by_place)}"),
             (f"{name}: {_in_words(by_place)}" for name, by_place in differing.items()),
             count=len(differing),
             differing=differing,
@@ -53,7 +54,7 @@ def conflicting_files(case: Case) -> Iterator[Finding]:
             "error",
             "model folder",
             f"{name} is {_in_words(values)}: whoever loads it with another library gets other vectors",
-            "save the folder again from one of them, or correct the file that is wrong",
+            "save the folder again from one of them, or correct the file that is wrong, then " + case.look_again,
             (f"{name}: {_in_words(values)}" for name, values in differing.items()),
             count=len(differing),
             differing=differing,
@@ -77,7 +78,7 @@ def differing_tokenizer(case: Case) -> Iterator[Finding]:
             "saved tokenizer",
             "; ".join(told),
             "save the model with the tokenizer that it was trained with: copy tokenizer.json and tokenizer_config.json "
-            "of the base model",
+            "of the base model, then " + case.look_again,
             map(excerpt, texts),
             count=len(texts) or 1,
             limit=limit,
@@ -108,7 +109,13 @@ def stale_vectors(case: Case) -> Iterator[Finding]:
             "error",
             folder,
             f"these vectors were made by another model than {case.folder}; what differs: {', '.join(differing)}",
-            f"m3tune encode {case.folder / 'model' if case.is_run else case.folder} DATA --out {folder}-new",
+            command(
+                "encode",
+                str(case.folder / "model" if case.is_run else case.folder),
+                case.data,
+                "--out",
+                f"{folder}-new",
+            ),
             count=len(differing),
             differing=list(differing),
         )
@@ -116,6 +123,11 @@ def stale_vectors(case: Case) -> Iterator[Finding]:
 
 def _said(case: Case, name: str) -> dict[str, Any]:
     return {place: settings[name] for place, settings in case.settings.items() if name in settings}
+
+
+def _trained(values: Mapping[str, Any]) -> str:
+    """The value that the model was trained with, where that is known, as a recipe has it."""
+    return toml_value(values.get("train/model", next(iter(values.values()))))
 
 
 def _in_words(values: Mapping[str, Any]) -> str:

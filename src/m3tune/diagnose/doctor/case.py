@@ -100,12 +100,36 @@ class Case:
         values = self.measured[name].per_query.get(self.metric) if name in self.measured else None
         return sum(values.values()) / len(values) if values else None
 
+    @property
+    def data(self) -> str:
+        """Where the data lies that was looked at."""
+        return str(self.folder / "data") if self.is_run else self.recipe.data.path
+
+    @property
+    def look_again(self) -> str:
+        """The command that examines this case once more."""
+        return command("doctor", str(self.folder), *([] if self.is_run else [self.data]))
+
+    @property
+    def better_negatives(self) -> str:
+        """The command by which suspected negatives are judged where they were mined, else others are mined."""
+        if self.is_run and self.recipe.mine is not None:
+            return "judge the mined ones: " + command("review", str(self.folder))
+        mined = f"{self.folder}-mined"
+        return "mine others: " + command("mine", self.data, mined, "--model", self.recipe.model.path)
+
     def again(self, *settings: str) -> str:
-        """The next command to type: the same run with other settings, beside this one."""
+        """The next command to type: the same run with other settings, beside this one; a first one where none is."""
+        chosen = [part for setting in settings for part in ("--set", setting)]
         if not self.is_run:
-            return "in your recipe set " + ", ".join(settings)
-        parts = ["m3tune", "run", str(self.folder / "resolved.toml"), "--set", f"output={self.folder}-next"]
-        return shlex.join([*parts, *(part for setting in settings for part in ("--set", setting))])
+            begun = command("init", self.data, "--model", self.recipe.model.path)
+            return f"{begun}, then {command('run', 'recipe.toml', *chosen)}"
+        return command("run", str(self.folder / "resolved.toml"), "--set", f"output={self.folder}-next", *chosen)
+
+
+def command(*words: str) -> str:
+    """A command of m3tune as a shell takes it."""
+    return shlex.join(["m3tune", *words])
 
 
 def curve(log: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -48,7 +48,7 @@ def shuffled_labels(case: Case) -> Iterator[Finding]:
             f"positives score above another query's passage for {told}; {compared}: as if {min(1, shuffled):.0%} of "
             "the training labels were drawn at random",
             "look at the pairs below: where the passage does not answer, join queries and passages again by id, not by "
-            "line number; then " + case.again("data.path=MENDED"),
+            "line number, in " + case.recipe.data.path + ", then " + case.again(),
             _pairs(case, sample, range(sample.num_train)),
             count=round(min(1, shuffled) * len(case.split.train)),
             shuffled=round(float(shuffled), 4),
@@ -76,7 +76,7 @@ def false_negatives(case: Case) -> Iterator[Finding]:
             "negatives may be relevant",
             "read the pairs below; train without the suspects: "
             + case.again("train.false_negative_margin=0.0", "train.temperature=0.05")
-            + ", or without given negatives: train.negatives_per_query=0",
+            + f", or {case.better_negatives}",
             _suspects(case, sample, suspected),
             count=int(suspected.sum()),
             of=int(sample.given.sum()),
@@ -101,7 +101,7 @@ def easy_negatives(case: Case) -> Iterator[Finding]:
             "given negatives",
             f"a given negative scores above another query's passage for {hardness:.0%} of the pairs: as hard as one "
             "drawn at random, which the batch brings for nothing",
-            "mine negatives with a retriever (ranks 10 to 100), or leave them out and see more queries a step: "
+            f"{case.better_negatives}, or leave them out and see more queries a step: "
             + case.again("train.negatives_per_query=0", f"train.batch_queries={2 * case.recipe.train.batch_queries}"),
             count=int(sample.given.sum()),
             hardness=round(hardness, 4),
@@ -122,8 +122,8 @@ def dominant_positive(case: Case) -> Iterator[Finding]:
             "warning",
             "training queries",
             f"{share(most, len(train))} have one and the same relevant passage, or a near copy of it",
-            "keep a few of these queries, or check that the passage answers them all; then "
-            + case.again("data.path=MENDED"),
+            f"keep a few of these queries in {case.recipe.data.path}, or check that the passage answers them all, then "
+            + case.again(),
             [shown(case.collection.passages[passage_id])],
             count=most,
             of=len(train),

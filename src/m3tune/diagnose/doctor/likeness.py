@@ -55,7 +55,7 @@ def differing_queries(case: Case) -> Iterator[Finding]:
             "train and test queries",
             f"they differ in {'; '.join(differing)}: what is learned on the one may not help the other",
             "train on queries like those that are asked: from your logs, or generated in their style; compare them in "
-            + str(case.folder / "data" / "data.html"),
+            + f"{case.folder / 'data' / 'data.html'}, then {case.again()}",
             count=len(differing),
             apart={name: round(value, 4) for name, value in apart.items()},
         )
@@ -75,7 +75,8 @@ def leakage(case: Case) -> Iterator[Finding]:
                 f"{side} and {other}",
                 f"{share(len(leaked), total)} {other} queries are asked, nearly the same, in {side} too: what {other} "
                 "measures is partly learned by heart",
-                f"remove them from {side}, or let m3tune split all queries anew: leave the splits out of the data",
+                f"remove them from {side}, or leave the splits out of the data, so that it is split anew, then "
+                + case.again(),
                 (case.collection.queries[q].text[:80] for q in leaked),
                 count=len(leaked),
                 of=total,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from m3tune.diagnose.doctor.case import Case
+from m3tune.diagnose.doctor.case import Case, command
 from m3tune.diagnose.wording import found, share, shown
 from m3tune.evaluation.compare import document_groups, paired_differences
+from m3tune.evaluation.select import TUNED, folder_of
 from m3tune.evaluation.significance import paired_bootstrap, queries_needed, smallest_shown
 from m3tune.types import Finding, Run
 
@@ -69,13 +71,16 @@ def lost_gain(case: Case) -> Iterator[Finding]:
     selection, verdict = case.selection, case.verdict
     if selection.get("chosen") == "base" or not selection or verdict.get("verdict") != "worse":
         return
+    dev = (Path("base", "dev"), Path("select", folder_of(selection.get("chosen", TUNED))))
     yield found(
         "lost-gain",
         "warning",
         "dev and test queries",
         f"dev {case.metric} rose from {selection['base']:.3f} to {selection['tuned']:.3f}, on the test it fell by "
         f"{-verdict['difference']:.3f}: the checkpoint was lucky, or dev is not like the test",
-        f"see whether train, dev and test are alike in {case.folder / 'data' / 'data.html'}; more dev queries: "
+        f"see whether train, dev and test are alike in {case.folder / 'data' / 'data.html'}; what dev said: "
+        + command("compare", *(str(case.folder / at) for at in dev), "--data", case.data)
+        + "; more dev queries: "
         + case.again(f"data.dev={min(0.5, 2 * case.recipe.data.dev):g}"),
         count=int(verdict["queries"]),
         dev_gain=round(selection["tuned"] - selection["base"], 5),
@@ -107,7 +112,7 @@ def unjudged_passages(case: Case) -> Iterator[Finding]:
             f"for {share(len(above), len(run))} test queries {', '.join(names)} all put a passage that nobody judged "
             f"above the relevant one; {np.mean(places):.0%} of the first {_RANKS} places are judged",
             "judge the pairs below: where many of them are relevant, the metric punishes finding them; add the "
-            "relevant ones to the judgments, then " + case.again("data.path=MENDED"),
+            f"relevant ones to the judgments of {case.recipe.data.path}, then {case.again()}",
             (f"{shown(queries[q])} | {shown(passages[p[0]])}" for q, p in above.items()),
             count=len(above),
             of=len(run),
@@ -148,7 +153,8 @@ def near_ceiling(case: Case) -> Iterator[Finding]:
             "test queries",
             f"the untuned model has {case.metric} {base:.3f} already: what could be gained is {1 - base:.3f}",
             "measure on harder questions, as people ask them, and among all the passages that are searched in use; "
-            "keep the untuned model until then",
+            "keep the untuned model until then; what it finds now: "
+            + command("evaluate", case.recipe.model.path, case.data, "--split", "test"),
             count=len(case.measured["base"].per_query[case.metric]),
             base=round(base, 5),
         )
@@ -172,7 +178,7 @@ def truncated_answers(case: Case) -> Iterator[Finding]:
             "test queries",
             f"the relevant passages of {share(int(cut.sum()), len(cut))} are longer than the {limit:,} tokens that are "
             f"read; these have {case.metric} {scores[cut].mean():.3f}, the others {scores[~cut].mean():.3f}",
-            case.again(f"model.passage_max_tokens={2 * limit}") + ", or cut the documents into passages that fit",
+            "cut the documents into passages that fit, or " + case.again(f"model.passage_max_tokens={2 * limit}"),
             (shown(case.collection.queries[q]) for q, is_cut in zip(values, cut.tolist(), strict=True) if is_cut),
             count=int(cut.sum()),
             of=len(cut),

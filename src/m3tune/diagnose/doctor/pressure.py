@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from m3tune.diagnose.doctor.case import Case, Sample
+from m3tune.diagnose.doctor.case import Case, Sample, command
 from m3tune.diagnose.doctor.labels import pair_in_words
 from m3tune.diagnose.wording import found, share
 from m3tune.types import Finding
@@ -42,8 +42,10 @@ def pushed_negatives(case: Case) -> Iterator[Finding]:
         "training pairs",
         f"{share(queries, sample.num_train)} training queries have a negative that the untuned model and BM25 both put "
         f"above the positive; these pairs get {part:.0%} of the gradient at temperature {temperature:g}",
-        "say of the pairs below whether they are relevant, and add those that are to the data; or leave them out of "
-        "the loss: " + case.again("train.false_negative_margin=0.0"),
+        "say of the pairs below whether they are relevant, and add those that are to the data; "
+        + (f"{case.better_negatives}; " if case.recipe.mine else "")
+        + "or leave them out of the loss: "
+        + case.again("train.false_negative_margin=0.0"),
         (
             f"weight {weights[rows[i], columns[i]]:.2f}: {pair_in_words(case, sample, int(rows[i]), int(columns[i]))}"
             for i in order
@@ -100,13 +102,16 @@ def small_batch(case: Case) -> Iterator[Finding]:
     hard = config.negatives_per_query if case.collection.negatives else 0
     negatives = queries * (1 + hard) - 1 if config.in_batch_negatives else hard
     if negatives < _FEW_NEGATIVES and len(case.split.train) >= 4 * queries:
+        larger = f"train.batch_queries={max(32, 4 * queries)}"
         yield found(
             "small-batch",
             case.hint,
             "train.batch_queries",
             f"a query is set against {negatives} negatives a step, with {len(case.split.train):,} training queries to "
             "draw from; most of them are told apart already",
-            case.again(f"train.batch_queries={max(32, 4 * queries)}"),
+            "see what a larger batch takes: "
+            + command("plan", str(case.folder / "resolved.toml"), "--set", larger)
+            + f"; then {case.again(larger)}",
             count=negatives,
             batch_queries=config.batch_queries,
             hard_negatives=hard,

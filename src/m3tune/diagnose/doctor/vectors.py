@@ -22,12 +22,13 @@ _SLOTS = 0.1  # share of all places that hubs take from which it is an illness
 
 def dead_sparse_head(case: Case) -> Iterator[Finding]:
     """Sparse vectors that are empty at the end of training."""
-    yield from _of_last_lines(case, "sparse-vectors-die")
+    yield from _of_last_lines(case, "sparse-vectors-die", 'model.new_heads=["sparse"]')
 
 
 def collapse(case: Case) -> Iterator[Finding]:
     """Dense vectors that hardly differ at the end of training."""
-    yield from _of_last_lines(case, "dense-vectors-collapse")
+    larger = f"train.batch_queries={2 * case.recipe.train.batch_queries}"
+    yield from _of_last_lines(case, "dense-vectors-collapse", larger)
 
 
 def hubs(case: Case) -> Iterator[Finding]:
@@ -84,9 +85,10 @@ def _base(case: Case) -> bool:
     return "base" in case.measured and case.measured["base"] is not case.measured["tuned"]
 
 
-def _of_last_lines(case: Case, code: str) -> Iterator[Finding]:
-    """An illness of the training log that its last line with the figures still shows."""
+def _of_last_lines(case: Case, code: str, settings: str) -> Iterator[Finding]:
+    """An illness of the training log that its last line with the figures still shows, and a setting to try."""
     lines = [line for line in case.log if "loss" in line]
     for finding in health_findings(lines[-1]) if lines else ():
         if finding.code == code:
-            yield replace(finding, evidence={"count": 1, **finding.evidence})
+            fix = f"{finding.fix}; such as {case.again(settings)}"
+            yield replace(finding, fix=fix, evidence={"count": 1, **finding.evidence})
