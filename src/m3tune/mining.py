@@ -24,7 +24,6 @@ from m3tune.data.prepared import Prepared
 from m3tune.data.read import read_collection
 from m3tune.data.similar import Similar, exact_copies, find_similar
 from m3tune.data.split import queries_of
-from m3tune.data.write import write_collection
 from m3tune.errors import DataError, RecipeError
 from m3tune.evaluation.measure import deciding_head
 from m3tune.machine import Precision, pick_device, pick_precision
@@ -33,18 +32,20 @@ from m3tune.model.weights import load_encoder, model_fingerprint
 from m3tune.negatives import filters, summary
 from m3tune.negatives.candidates import Pairs, unite
 from m3tune.negatives.ground import Ground, make_ground, read_pool
+from m3tune.negatives.mined import with_mined, with_promoted, write_outputs
 from m3tune.negatives.scores import Scores, feedback_between_positives, feedback_ratios, score_all
 from m3tune.negatives.select import select, suspicion
 from m3tune.negatives.sources import GIVEN_ONES, RANDOM, brought, check_sources, drawn, searched
-from m3tune.negatives.table import read_negatives, read_taught_positives, write_mined
+from m3tune.negatives.table import write_mined
 from m3tune.negatives.teacher import Teacher, TextPair
+from m3tune.negatives.verdicts import read_verdicts
 from m3tune.paths import resolve_path
 from m3tune.preparation import Say, prepare, source_fingerprint
 from m3tune.report.negatives_page import SUMMARY, write_negatives_page
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
-from m3tune.types import HYBRID, MINED, Head, PairVerdict
+from m3tune.types import HYBRID, Head, PairVerdict
 
 STAGE, FOLDER = "mine", "negatives"
 CACHE = ".teacher.sqlite"  # how the name of the file beside the stage's directory ends
@@ -112,8 +113,7 @@ def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, s
     mine_into(place, task, say)
     for line in summary.in_words(read_json(place / MANIFEST)["counts"], read_json(place / SUMMARY)["rule"]):
         say(line)
-    collection = with_mined(prepared.collection, place, keep_given=task.keeps_given)
-    return replace(prepared, collection=collection, fingerprint=task.key.fingerprint)
+    return replace(prepared, collection=_put_back(task, place), fingerprint=task.key.fingerprint)
 
 
 def check_mining(config: MineConfig) -> None:
@@ -127,6 +127,12 @@ def check_mining(config: MineConfig) -> None:
         raise RecipeError(
             "there is no teacher", where="mine.teacher", fix="name a cross-encoder, or leave its keys out"
         )
+    if config.suspects == "soft" and config.teacher is None:
+        raise RecipeError(
+            "suspects are learned by a teacher's score, and there is no teacher",
+            where="mine.suspects",
+            fix='name a cross-encoder in mine.teacher, or set it to "drop"',
+        )
 
 
 def check_use(recipe: Recipe) -> None:
@@ -139,6 +145,12 @@ def check_use(recipe: Recipe) -> None:
             "[mine] finds negatives, and training would use none of them",
             where="train.negatives_per_query",
             fix="set it, e.g. to 4, or leave [mine] out",
+        )
+    if recipe.mine.suspects == "soft" and recipe.train.distill == "none":
+        raise RecipeError(
+            "suspects would be sampled, and nothing learned of them",
+            where="train.distill",
+            fix='set it, e.g. to "kl", or mine.suspects to "drop"',
         )
 
 
@@ -222,8 +234,7 @@ def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Pat
     data = fingerprint([collection.fingerprint, config.near_duplicates])
     task = task_of(recipe, collection, similar, query_ids, data, recipe.model)
     mine_into(directory, task, say)
-    mined = with_mined(collection, directory, keep_given=task.keeps_given)
-    return directory, write_outputs(mined, query_ids, directory)
+    return directory, write_outputs(_put_back(task, directory), query_ids, directory)
 
 
 def without_new_heads(model: ModelConfig) -> ModelConfig:
@@ -234,36 +245,13 @@ def without_new_heads(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
 
 
-def with_mined(collection: Collection, directory: Path, *, keep_given: bool) -> Collection:
-    """The collection with the mined negatives and, where a teacher scored them, its scores of the positives.
-
-    The scores that the data gave are left out then: they may have another scale.
-    """
-    mined, taught = read_negatives(directory), read_taught_positives(directory)
-    pairs = {(negative.query_id, negative.passage_id) for negative in mined}
-    given = [n for n in collection.negatives if keep_given and (n.query_id, n.passage_id) not in pairs]
-    if not taught:
-        return replace(collection, negatives=(*given, *mined))
-    judgments = (j._replace(score=taught.get((j.query_id, j.passage_id))) for j in collection.judgments)
-    unscored = (negative._replace(score=None) for negative in given)
-    return replace(collection, judgments=tuple(judgments), negatives=(*unscored, *mined))
-
-
-def write_outputs(collection: Collection, query_ids: Sequence[str], directory: Path) -> dict[str, Path]:
-    """Rows of the queries with negatives, beside the candidates: FlagEmbedding's JSON lines, and pairs in Parquet.
-
-    Scores are a teacher's, as FlagEmbedding takes them; the mining model's stand in candidates.parquet.
-    """
-    asked = set(query_ids) & {negative.query_id for negative in collection.negatives}
-    mined = (n for n in collection.negatives if n.query_id in asked)
-    negatives = tuple(n._replace(score=None) if n.source == MINED else n for n in mined)
-    judgments = tuple(j for j in collection.judgments if j.query_id in asked)
-    rows = replace(collection, judgments=judgments, negatives=negatives)
-    written = {"flagembedding": directory / "flagembedding.jsonl", "pairs": directory / "pairs.parquet"}
-    for name, file in written.items():
-        if not file.exists():
-            write_collection(rows, file, name)
-    return written
+def _put_back(task: Task, directory: Path) -> Collection:
+    """The task's data with what was mined into `directory`, and with what people found relevant."""
+    collection, config = task.collection, task.config
+    if config.verdicts and config.promote:
+        verdicts = read_verdicts(resolve_path(config.verdicts, "the verdicts"))
+        collection = with_promoted(collection, verdicts, task.query_ids)
+    return with_mined(collection, directory, keep_given=task.keeps_given)
 
 
 def _encode(task: Task, ground: Ground, place: Path, say: Say) -> Miner:

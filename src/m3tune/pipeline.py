@@ -162,7 +162,8 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
     metric = recipe.evaluate.main_metric
     corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
-    config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus)}
+    guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
+    config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus), "guide": guide}
     key = _model_key("train", recipe, prepared, config | choice)
     if is_complete(folder / "train", key):
         return

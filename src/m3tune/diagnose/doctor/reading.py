@@ -25,7 +25,7 @@ from m3tune.model.weights import load_encoder, model_folder
 from m3tune.negatives.table import read_negatives
 from m3tune.recipe import load_recipe
 from m3tune.retrieval.store import OF_QUERIES, differing_from, is_vectors
-from m3tune.types import Finding, Split
+from m3tune.types import SOFT, Finding, Split
 
 RESOLVED = "resolved.toml"
 _PLACES = ("base", "train/model", "model")  # of settings in a run
@@ -120,11 +120,12 @@ def statements(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _with_mined(collection: Collection, recipe: Recipe, mined: Path) -> Collection:
-    """The collection with the negatives that the run mined, where it did."""
+    """The collection with the negatives that the run mined, where it did; soft labels are none."""
     if recipe.mine is None or not (mined / MANIFEST).is_file():
         return collection
     given = collection.negatives if recipe.mine.keep_given else ()
-    return dataclasses.replace(collection, negatives=(*given, *read_negatives(mined)))
+    hard = (negative for negative in read_negatives(mined) if negative.source != SOFT)
+    return dataclasses.replace(collection, negatives=(*given, *hard))
 
 
 def _examined(
