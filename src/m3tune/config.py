@@ -352,6 +352,12 @@ class MineConfig(_Config):
         True, description="Whether the data's own negatives train beside the mined ones, where they are no source."
     )
     seed: int = Field(0, ge=0, description="Seed of the samples; each query has its own.")
+    rounds: int = Field(
+        1,
+        ge=1,
+        description="Rounds of mining and training at most: from the second on the newly tuned model mines and the base "
+        "is tuned anew, until development data stops improving.",
+    )
 
 
 class Recipe(_Config):

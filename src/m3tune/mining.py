@@ -36,7 +36,7 @@ from m3tune.negatives.mined import with_mined, with_promoted, write_outputs
 from m3tune.negatives.scores import Scores, feedback_between_positives, feedback_ratios, score_all
 from m3tune.negatives.select import select, suspicion
 from m3tune.negatives.sources import GIVEN_ONES, RANDOM, brought, check_sources, drawn, searched
-from m3tune.negatives.table import write_mined
+from m3tune.negatives.table import read_suspects, write_mined
 from m3tune.negatives.teacher import Teacher, TextPair
 from m3tune.negatives.verdicts import read_verdicts
 from m3tune.paths import resolve_path
@@ -63,6 +63,7 @@ class Task:
     query_ids: Sequence[str]
     data_fingerprint: str
     precision: Precision = "auto"
+    before: Path | None = None  # what a round before mined: whom it suspected is suspected still
 
     @property
     def keeps_given(self) -> bool:
@@ -78,9 +79,11 @@ class Task:
         files = {name: source_fingerprint(resolve_path(file, name)) for name, file in named.items() if file}
         teacher = {"teacher": model_fingerprint(ModelConfig(path=config.teacher))} if config.teacher else {}
         inputs = {"data": self.data_fingerprint, "model": model_fingerprint(self.model), "m3tune": __version__}
+        if self.before is not None:
+            inputs["before"] = read_json(self.before / MANIFEST)["fingerprint"]
         settings = {
-            "mine": config.model_dump(),
-            "model": self.model.model_dump(),
+            "mine": config.model_dump(exclude={"rounds"}),
+            "model": self.model.model_dump(exclude={"path"}),  # its contents are among the inputs
             "queries": fingerprint(self.query_ids),
         }
         return StageKey(STAGE, settings | {"precision": self.precision}, inputs | files | teacher)
@@ -101,16 +104,25 @@ class Miner(NamedTuple):
         return {head: by_head[head] for head in self.passages.heads if by_head.get(head)}
 
 
-def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, say: Say) -> Prepared:
+def mine(
+    folder: Path,
+    recipe: Recipe,
+    prepared: Prepared,
+    model: ModelConfig,
+    say: Say,
+    into: Path | None = None,
+    before: Path | None = None,
+) -> Prepared:
     """The data with negatives mined for its training queries, where the recipe asks for them; else as it is.
 
-    `model` mines unless the recipe names another.
+    `model` mines unless the recipe names another. A round of several is mined into a folder of its own, after what the
+    round `before` it mined; the teacher's scores are shared.
     """
     if recipe.mine is None:
         return prepared
     task = task_of(recipe, prepared.collection, prepared.similar, prepared.split.train, prepared.fingerprint, model)
-    place = folder / FOLDER
-    mine_into(place, task, say)
+    task, place = replace(task, before=before), (into or folder) / FOLDER
+    mine_into(place, task, say, folder / (FOLDER + CACHE))
     for line in summary.in_words(read_json(place / MANIFEST)["counts"], read_json(place / SUMMARY)["rule"]):
         say(line)
     return replace(prepared, collection=_put_back(task, place), fingerprint=task.key.fingerprint)
@@ -165,8 +177,8 @@ def task_of(
     return Task(config, model, collection, similar, query_ids, data, recipe.train.precision)
 
 
-def mine_into(directory: Path, task: Task, say: Say) -> None:
-    """Mine into `directory`, unless it is there already."""
+def mine_into(directory: Path, task: Task, say: Say, cache: Path) -> None:
+    """Mine into `directory`, unless it is there already. A teacher's scores are kept in `cache`."""
     key, config = task.key, task.config
     if is_complete(directory, key):
         return
@@ -177,7 +189,7 @@ def mine_into(directory: Path, task: Task, say: Say) -> None:
     place = directory.with_name(directory.name + ".vectors")
     with writing(directory, key) as (partial, counts):
         miner = _encode(task, ground, place, say)
-        counts |= mine_vectors(partial, task, ground, miner, verdicts, directory.with_name(directory.name + CACHE))
+        counts |= mine_vectors(partial, task, ground, miner, verdicts, cache)
     shutil.rmtree(place, ignore_errors=True)
     write_negatives_page(directory)
 
@@ -198,6 +210,8 @@ def mine_vectors(
     teacher = _teach(task, ground, pairs, unknown, cache) if config.teacher else None
     ratios = feedback_ratios(miner.passages, ground, pairs, scores)
     suspected = suspicion(config, ground, pairs, scores, teacher, ratios, clean)
+    if task.before is not None:
+        suspected = replace(suspected, earlier=filters.among(ground, pairs, read_suspects(task.before)))
     review = filters.reviewed(pairs, ground, verdicts)
     selection = select(config, ground, pairs, scores, teacher, masks, review, suspected)
     write_mined(folder, ground, pairs, scores, teacher, selection)
@@ -233,7 +247,7 @@ def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Pat
     similar = find_similar(collection) if config.near_duplicates else exact_copies(collection)
     data = fingerprint([collection.fingerprint, config.near_duplicates])
     task = task_of(recipe, collection, similar, query_ids, data, recipe.model)
-    mine_into(directory, task, say)
+    mine_into(directory, task, say, directory.with_name(directory.name + CACHE))
     return directory, write_outputs(_put_back(task, directory), query_ids, directory)
 
 

@@ -176,7 +176,7 @@ def test_a_soft_label_is_learned_from_the_teacher_alone(distill):
             0.5 * ordered + contrastive(scores[rest], softened.positive[rest], softened.negative[rest], 0.05)
         ) / 2
     torch.testing.assert_close(found, expected)
-    assert abs(found - compared_loss(config, scores, of_batch)) > 1e-3
+    assert abs(found - compared_loss(config, scores, of_batch)) > 5e-4
     # Without a teacher's loss, or its score, a soft label is not there at all.
     moved = scores + torch.where(soft, 5.0, 0.0)
     assert compared_loss(objective(), moved, softened) == compared_loss(objective(), scores, softened)

@@ -27,6 +27,7 @@ class Suspicion:
 
     mask: np.ndarray  # (M,) bool, whether it is too high
     found: dict[str, Any]  # how, for people and programs
+    earlier: np.ndarray | None = None  # (M,) bool, whether it was suspected a round before
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def select(
     if config.same_document:
         masks[filters.DOCUMENT] = filters.document_mask(pairs, ground)
     by_score = {filters.THRESHOLD: suspected.mask}
+    if suspected.earlier is not None:
+        by_score[filters.EARLIER] = suspected.earlier
     if config.margin is not None:
         by_score[filters.MARGIN] = scores.candidate > scores.lowest(ground)[pairs.query] - config.margin
     if teacher is not None:

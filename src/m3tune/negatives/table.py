@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from m3tune.errors import ArtifactError
 from m3tune.negatives.candidates import Pairs
-from m3tune.negatives.filters import VERDICT
+from m3tune.negatives.filters import SUSPECTS, VERDICT
 from m3tune.negatives.ground import Ground
 from m3tune.negatives.scores import Scores
 from m3tune.negatives.select import Selection
@@ -90,6 +90,14 @@ def read_negatives(folder: Path) -> list[Negative]:
         else Negative(row["query_id"], row["passage_id"], SOFT if row["removed"] else TAUGHT, row["teacher"])
         for row in rows
     ]
+
+
+def read_suspects(folder: Path) -> list[tuple[str, str]]:
+    """Query id and passage id of the candidates that `write_mined` wrote as removed by suspicion."""
+    rows = pq.read_table(
+        folder / CANDIDATES, columns=["query_id", "passage_id"], filters=[("removed", "in", SUSPECTS)]
+    ).to_pylist()
+    return [(row["query_id"], row["passage_id"]) for row in rows]
 
 
 def read_taught_positives(folder: Path) -> dict[tuple[str, str], float]:

@@ -46,14 +46,14 @@ def read_run(folder: Path, queries: int = 256, vectors: Sequence[Path] = ()) -> 
     if not is_run(folder):
         raise ArtifactError("this is no run directory", where=folder, fix="name the folder that m3tune run wrote")
     recipe, prepared = load_recipe(folder / RESOLVED), load_prepared(folder / "data")
-    train = folder / "train" if (folder / "train").is_dir() else folder / "train.partial"
+    train = _training(folder)
     selection, verdict = _json(train / "selection.json"), _json(folder / "verdict.json")
-    if train.name == "train":  # what is chosen after training that was begun anew is not known yet
+    if train == folder / "train":  # what is chosen after training that was begun anew is not known yet
         selection |= _json(folder / "select" / "selection.json")
     case = Case(
         folder=folder,
         recipe=recipe,
-        collection=_with_mined(prepared.collection, recipe, folder / "negatives"),
+        collection=_with_mined(prepared.collection, recipe, train.parent / "negatives"),
         similar=prepared.similar,
         split=prepared.split,
         data_findings=tuple(_findings(folder / "data" / FINDINGS)),
@@ -117,6 +117,13 @@ def statements(folder: Path) -> dict[str, dict[str, Any]]:
         said[heads[0]] = {"pooling": "cls"}
         said["no modules.json"] = {"pooling": "mean"}
     return said
+
+
+def _training(folder: Path) -> Path:
+    """The training of a run, or as far as it got, in the newest of its rounds where none was chosen yet."""
+    rounds = sorted((folder / "rounds").glob("[0-9]*"), key=lambda place: int(place.name), reverse=True)
+    places = [place / name for place in (folder, *rounds) for name in ("train", "train.partial")]
+    return next((place for place in places if place.is_dir()), folder / "train.partial")
 
 
 def _with_mined(collection: Collection, recipe: Recipe, mined: Path) -> Collection:
