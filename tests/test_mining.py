@@ -173,6 +173,10 @@ def test_soft_suspects_are_sampled_and_stay_out_of_the_negatives(place, tmp_path
     assert counts["soft"] == len(labels) > 20
     assert {c.removed for c in labels} <= {"score near the positive's", "the teacher's score"}
     assert read_json(hard / MANIFEST)["counts"]["soft"] == 0
+    page = (soft / "negatives.html").read_text()
+    assert f"{counts['chosen'] - counts['soft']:,} negatives for 40 queries" in page
+    assert f"{counts['soft']:,} soft labels beside them" in page
+    assert "soft labels" not in (hard / "negatives.html").read_text()
     assert not any(c.chosen and c.removed for c in read_candidates(hard))
     known = tiny_collection(40, 60).positives
     assert not any(c.passage_id in known[c.query_id] for c in labels)

@@ -9,6 +9,7 @@ from m3tune.diagnose.doctor.reading import read_run
 from m3tune.negatives.filters import EARLIER, SUSPECTS
 from m3tune.negatives.table import read_candidates, read_negatives
 from m3tune.recipe import build_recipe
+from m3tune.replaying import replay
 from m3tune.rounds import mine_and_tune
 from tiny import save_tiny_encoder, tiny_collection, write_llamaindex
 
@@ -101,6 +102,14 @@ def test_the_best_round_stands_in_the_run_and_all_that_follows_takes_it(two_roun
     assert code == 0
     assert "(kept)" in text
     assert read_run(folder, queries=0).selection["checkpoint"] == read_json(folder / "verdict.json")["checkpoint"]
+
+
+def test_a_run_of_rounds_comes_out_the_same_again(two_rounds, tmp_path):
+    found = replay(two_rounds[0], tmp_path / "again", SILENT)
+    assert found.figures > 20
+    assert not found.results
+    made = [read_json(at / "rounds" / "rounds.json") for at in (two_rounds[0], tmp_path / "again")]
+    assert made[0] == made[1]
 
 
 def test_a_run_of_rounds_is_skipped_when_up_to_date(place, tmp_path):

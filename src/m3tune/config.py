@@ -355,8 +355,8 @@ class MineConfig(_Config):
     rounds: int = Field(
         1,
         ge=1,
-        description="Rounds of mining and training at most: from the second on the newly tuned model mines and the base "
-        "is tuned anew, until development data stops improving.",
+        description="Rounds of mining and training at most: from the second on the newly tuned model mines, and the "
+        "base is tuned anew, until development data stops improving.",
     )
 
 
