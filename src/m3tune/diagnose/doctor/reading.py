@@ -121,7 +121,8 @@ def statements(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _training(folder: Path) -> Path:
     """The training of a run, or as far as it got, in the newest of its rounds where none was chosen yet."""
-    rounds = sorted((folder / "rounds").glob("[0-9]*"), key=lambda place: int(place.name), reverse=True)
+    numbered = (place for place in (folder / "rounds").glob("*") if place.name.isdigit())
+    rounds = sorted(numbered, key=lambda place: int(place.name), reverse=True)
     places = [place / name for place in (folder, *rounds) for name in ("train", "train.partial")]
     return next((place for place in places if place.is_dir()), folder / "train.partial")
 
