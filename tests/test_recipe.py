@@ -284,7 +284,8 @@ def test_set_does_not_change_the_tables_of_sets_that_it_was_given():
         ("train.sets.a.in_batch_negatives=perhaps", "train.sets.a.in_batch_negatives = 'perhaps': input should be"),
         ("train.sets.a=3", "train.sets.a = 3: input should be"),
         ("train.sets=3", "train.sets = 3: input should be"),
-        ("train.false_negative_margin=-0.1", "train.false_negative_margin = -0.1: input should be greater than"),
+        ("train.false_negative_margin=-0.1", "a train.false_negative_margin below zero needs a guide"),
+        ("train.guide=g", "train.guide = 'g': value error, a guide needs train.false_negative_margin"),
     ],
 )
 def test_a_mistake_in_a_sets_table_names_the_set_and_the_key(override, what):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from m3tune.types import Head
 
@@ -122,6 +122,7 @@ class TrainConfig(_Config):
     )
     guide: str | None = Field(
         None,
+        validate_default=True,
         description="The model whose dense scores decide that, such as the untuned one: a folder or Hub id; None: the "
         "one that trains, by its scores of the moment.",
     )
@@ -200,14 +201,15 @@ class TrainConfig(_Config):
         0, ge=0, description="Seed of the order of examples and of the choice of positives and negatives."
     )
 
-    @model_validator(mode="after")
-    def _guide_and_margin(self) -> TrainConfig:
-        margin = self.false_negative_margin
-        if self.guide is not None and margin is None:
+    @field_validator("guide")
+    @classmethod
+    def _with_its_margin(cls, guide: str | None, read: ValidationInfo) -> str | None:
+        margin = read.data.get("false_negative_margin")
+        if guide is not None and margin is None:
             raise ValueError("a guide needs train.false_negative_margin, e.g. 0")
-        if self.guide is None and margin is not None and margin < 0:
-            raise ValueError("false_negative_margin is below zero, which needs a train.guide")
-        return self
+        if guide is None and margin is not None and margin < 0:
+            raise ValueError("a train.false_negative_margin below zero needs a guide")
+        return guide
 
 
 class EvaluateConfig(_Config):
