@@ -1,6 +1,7 @@
 """False negatives planted in SciFact: what each rule catches of them, and how many true negatives it loses.
 
 python benchmarks/false_negatives.py [--seeds 0 1 2] [--passages 5183] [--max-tokens 256] [--cache DIR]
+                                     [--estimate 200] [--repetitions 200]
 
 Two kinds are planted. Withheld: of half of the queries with several positives all but one judgment are taken away.
 Copies: edited copies of positives (the edits of benchmarks/duplicates.py) stand in the corpus beside them. A true
@@ -9,6 +10,9 @@ negative is any other passage among a query's first 100 that is not known to be 
 The rules are compared at every share of true negatives lost, by what each makes most suspicious: rank skipping as
 FlagEmbedding's script does it, a fixed margin, a fixed ratio, auto, and auto with a teacher, a cross-encoder in place
 of which stands the truth with noise (relevant and other pairs are `--separation` standard deviations apart).
+
+Then the estimate of the false-negative rate: of each planting the sample of `m3tune review --estimate` is drawn again
+and again, the truth reviews it, and what is printed is how often the 95 % interval holds the true rate.
 """
 
 from __future__ import annotations
@@ -30,20 +34,22 @@ from m3tune.machine import pick_precision
 from m3tune.model.weights import load_encoder
 from m3tune.negatives import filters
 from m3tune.negatives.candidates import Pairs, unite
+from m3tune.negatives.estimate import Rate, draw_sample, estimate
 from m3tune.negatives.ground import Ground, make_ground
 from m3tune.negatives.scores import Scores, feedback_ratios, score_all
-from m3tune.negatives.select import suspicion
+from m3tune.negatives.select import Suspicion, select, suspicion
 from m3tune.negatives.sources import searched
 from m3tune.negatives.threshold import relative
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.vectors import Vectors
 from m3tune.starter import DEMO
-from m3tune.types import Passage
+from m3tune.types import Candidate, Passage
 from peers import print_machine, scifact
 
 DEPTH = 100
 LOSSES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 COPIES = 300
+RATES = ("before", "after", "wrongly_removed")
 
 
 class Planted(NamedTuple):
@@ -134,6 +140,49 @@ def caught_at(rule: Rule, true: np.ndarray, planted: np.ndarray, loss: float) ->
     return float((rule.suspicion[planted] > cut).mean()) if planted.any() else float("nan")
 
 
+def reviewable(
+    ground: Ground, pairs: Pairs, scores: Scores, known: filters.Masks, suspected: Suspicion
+) -> dict[int, Candidate]:
+    """Row -> candidate as mining by default leaves it, without those that the data itself calls relevant."""
+    nobody = np.zeros(len(pairs), dtype=bool)
+    removed = select(MineConfig(), ground, pairs, scores, None, known, (nobody, nobody), suspected).removed
+    lowest = scores.lowest(ground)[pairs.query]
+    return {
+        row: Candidate(
+            ground.query_ids[pairs.query[row]],
+            ground.passage_ids[pairs.passage[row]],
+            ("model",),
+            int(pairs.rank[row]),
+            float(scores.candidate[row]),
+            float(lowest[row]),
+            removed="a filter" if removed[row] else "",
+        )
+        for row in np.flatnonzero(~known[filters.KNOWN]).tolist()
+    }
+
+
+def coverage(candidates: dict[int, Candidate], relevant: np.ndarray, count: int, repetitions: int) -> None:
+    """Print how often the intervals of samples of `count` hold the true rates, and how wide they are on average."""
+    truth = {(c.query_id, c.passage_id): bool(relevant[row]) for row, c in candidates.items()}
+    kept = [row for row, candidate in candidates.items() if not candidate.removed]
+    out = [row for row, candidate in candidates.items() if candidate.removed]
+    shares = (relevant[kept + out].mean(), relevant[kept].mean(), (~relevant[out]).mean())
+    true = dict(zip(RATES, shares, strict=True))
+    found: dict[str, list[Rate]] = {name: [] for name in RATES}
+    for seed in range(repetitions):
+        sample = draw_sample(candidates.values(), count, seed)
+        of_sample = estimate(sample, {pair: "relevant" if truth[pair] else "not relevant" for pair in sample.pairs})
+        for name in RATES:
+            found[name].append(getattr(of_sample, name))
+    for name, rates in found.items():
+        held = np.mean([rate.low <= true[name] <= rate.high for rate in rates])
+        width = np.mean([rate.high - rate.low for rate in rates])
+        print(
+            f"  estimate of {count}, {name:15} true {true[name]:7.3%}  held by {held:6.1%} of {repetitions} intervals, "
+            f"{width:.2%} wide on average"
+        )
+
+
 def measure(collection: Collection, seed: int, arguments: argparse.Namespace) -> dict[str, list[float]]:
     """One planting; prints what each rule catches, returns it at the losses of LOSSES and at that of auto."""
     planted = plant(collection, seed)
@@ -145,7 +194,8 @@ def measure(collection: Collection, seed: int, arguments: argparse.Namespace) ->
     pairs = unite(searched(queries, passages, {"model": SourceConfig(last=DEPTH)}, {}, "dense"), len(passages))
     scores = score_all(queries, passages, {"dense": 1.0}, ground, pairs)
     withheld, copies = (filters.among(ground, pairs, of) for of in (planted.withheld, planted.copies))
-    by_known = np.any(list(filters.known_masks(pairs, ground).values()), axis=0)
+    known_masks = filters.known_masks(pairs, ground)
+    by_known = np.any(list(known_masks.values()), axis=0)
     clean = ~by_known
     relevant = withheld | copies | by_known
     noise = np.random.default_rng(seed)
@@ -164,6 +214,9 @@ def measure(collection: Collection, seed: int, arguments: argparse.Namespace) ->
                 f"{mask[withheld].mean():7.2%}  copies caught {(mask | by_known)[copies].mean():7.2%}"
             )
     print(f"  copies caught by what is known of duplicates alone: {by_known[copies].mean():.2%}")
+    suspected = Suspicion(compared["auto"].settings["auto"], {})
+    candidates = reviewable(ground, pairs, scores, known_masks, suspected)
+    coverage(candidates, relevant, arguments.estimate, arguments.repetitions)
     at_auto = float(compared["auto"].settings["auto"][true].mean())
     return {n: [caught_at(rule, true, withheld, loss) for loss in (*LOSSES, at_auto)] for n, rule in compared.items()}
 
@@ -174,6 +227,8 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=5183)
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--separation", type=float, default=3.0)
+    parser.add_argument("--estimate", type=int, default=200, help="pairs that the sample of an estimate has")
+    parser.add_argument("--repetitions", type=int, default=200, help="samples drawn of each planting")
     parser.add_argument("--cache", type=Path, help="where vectors are kept for the next time")
     arguments = parser.parse_args()
     print_machine()

@@ -1,4 +1,4 @@
-"""What mined negatives do to quality: SciFact, five ways of choosing negatives, several seeds.
+"""What mined negatives do to quality: SciFact, seven ways of choosing negatives, several seeds.
 
 python benchmarks/negatives_quality.py OUT [--seeds 0 1 2] [--passages 5183] [--max-tokens 256] [--set KEY=VALUE ...]
 
@@ -8,6 +8,8 @@ python benchmarks/negatives_quality.py OUT [--seeds 0 1 2] [--passages 5183] [--
     unfiltered   ours, with nothing but known relevant passages left out
     filtered     ours, by the defaults
     mixed        ours, by the defaults, half of them random
+    guided       ours, by the defaults, and in each batch the untuned model suspects what it puts above the positive
+    rounds       ours, by the defaults, mined again with the tuned model
 
 The training queries with several positives have all judgments but one withheld, so that some of what is mined is known
 to be false: its share among what each way trains on is printed. Each run has a folder in OUT; what is finished there is
@@ -47,7 +49,10 @@ WAYS: Mapping[str, Mapping[str, Any] | None] = {
     "unfiltered": {**_OURS, "threshold": "none"},
     "filtered": _OURS,
     "mixed": {**_OURS, "negatives_per_query": 4, "random_per_query": 4},
+    "guided": _OURS,
+    "rounds": {**_OURS, "rounds": 2},
 }  # fmt: skip
+_GUIDE = {"train.guide": DEMO["model.path"], "train.false_negative_margin": 0.0}
 
 
 def withhold(collection: Collection, seed: int) -> tuple[Collection, set[tuple[str, str]]]:
@@ -69,6 +74,8 @@ def settings(way: str, folder: Path, data: Path, seed: int, max_tokens: int) -> 
     keys |= {"model.passage_max_tokens": max_tokens}
     if way == "native":
         keys["data.near_duplicates"] = "false"
+    if way == "guided":
+        keys |= _GUIDE
     if mine is not None:
         keys |= {f"mine.{key}": value for key, value in mine.items()} | {"mine.seed": seed}
         keys["train.negatives_per_query"] = NEGATIVES

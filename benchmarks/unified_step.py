@@ -89,7 +89,7 @@ def ours(folder: Path, texts: list[str], queries: int, tokens: int, precision) -
     objective = Objective.of(TrainConfig(temperature=TEMPERATURE))
     positive = torch.zeros(queries, queries * GROUP, dtype=torch.bool)
     positive[torch.arange(queries), torch.arange(queries) * GROUP] = True
-    known = Known(positive, ~positive, torch.full(positive.shape, torch.nan))
+    known = Known(positive, ~positive, torch.zeros_like(positive), torch.full(positive.shape, torch.nan))
 
     def loss() -> torch.Tensor:
         parts = Parts([table[i] for i in range(len(table))], table.num_tokens, device)

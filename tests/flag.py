@@ -64,7 +64,7 @@ def known_groups(num_queries, group, teacher=None, in_batch=True):
     scores = torch.full(positive.shape, torch.nan)
     if teacher is not None:
         scores.scatter_(1, columns, teacher)
-    return Known(positive, (own | in_batch) & ~positive, scores)
+    return Known(positive, (own | in_batch) & ~positive, torch.zeros_like(positive), scores)
 
 
 def gradients_by_name(loss, encoder, flag=None):

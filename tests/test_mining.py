@@ -11,10 +11,12 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.read import read_collection
 from m3tune.errors import DataError, ModelError, RecipeError
 from m3tune.negatives.cross_encoder import CrossEncoder
+from m3tune.negatives.mined import with_mined, with_promoted
 from m3tune.negatives.table import read_candidates, read_negatives
 from m3tune.negatives.teacher import Teacher
+from m3tune.negatives.verdicts import read_verdicts, write_verdicts
 from m3tune.recipe import build_recipe
-from m3tune.types import MINED, TAUGHT, Negative
+from m3tune.types import MINED, SOFT, TAUGHT, Negative, PairVerdict
 from tiny import MAX_TOKENS, WORDS, save_tiny_encoder, tiny_collection, tiny_tokenizer, write_llamaindex
 
 SILENT = pipeline.silent
@@ -163,9 +165,56 @@ def test_a_teacher_with_two_outputs_is_refused(place, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_soft_suspects_are_sampled_and_stay_out_of_the_negatives(place, tmp_path):
+    settings = {"teacher": str(place / "teacher"), "teacher_margin": 0.0, "sample": "top", "negatives_per_query": 6}
+    hard, soft = (mined(place, tmp_path / name, suspects=name, **settings) for name in ("drop", "soft"))
+    counts = read_json(soft / MANIFEST)["counts"]
+    labels = [c for c in read_candidates(soft) if c.chosen and c.removed]
+    assert counts["soft"] == len(labels) > 20
+    assert {c.removed for c in labels} <= {"score near the positive's", "the teacher's score"}
+    assert read_json(hard / MANIFEST)["counts"]["soft"] == 0
+    page = (soft / "negatives.html").read_text()
+    assert f"{counts['chosen'] - counts['soft']:,} negatives for 40 queries" in page
+    assert f"{counts['soft']:,} soft labels beside them" in page
+    assert "soft labels" not in (hard / "negatives.html").read_text()
+    assert not any(c.chosen and c.removed for c in read_candidates(hard))
+    known = tiny_collection(40, 60).positives
+    assert not any(c.passage_id in known[c.query_id] for c in labels)
+    by_source = {source: [n for n in read_negatives(soft) if n.source == source] for source in (SOFT, TAUGHT)}
+    assert len(by_source[SOFT]) == len(labels)
+    assert len(by_source[SOFT]) + len(by_source[TAUGHT]) == counts["chosen"]
+    teacher = {(c.query_id, c.passage_id): c.teacher for c in labels}
+    assert all(n.score == teacher[n.query_id, n.passage_id] for n in by_source[SOFT])
+    written, _ = read_collection(str(soft / "pairs.parquet"))
+    assert {(n.query_id, n.passage_id) for n in written.negatives} == {n[:2] for n in by_source[TAUGHT]}
+
+
+def test_what_people_find_relevant_trains_as_a_positive_unless_that_is_off(place, tmp_path):
+    collection = tiny_collection(40, 60)
+    says = [("q0", "p50", "relevant", "person"), ("q1", "p51", "relevant", "model"), ("q2", "p2", "relevant", "person"),
+            ("q3", "p52", "not relevant", "person"), ("q4", "p53", "unsure", "person")]  # fmt: skip
+    file = tmp_path / "verdicts.jsonl"
+    write_verdicts([PairVerdict(q, p, judged, "ann", kind) for q, p, judged, kind in says], file)
+    settings = {"verdicts": str(file), "sources": {"model": {"last": 60}}, "teacher": str(place / "teacher")}
+    recipe = recipe_for(place, tmp_path / "run", **settings)
+    prepared = pipeline.prepare(recipe.data, tmp_path / "run" / "data", SILENT)
+    split = replace(prepared.split, train=tuple(collection.queries))
+    prepared = replace(prepared, split=split)
+    ours = mining.mine(tmp_path / "run", recipe, prepared, recipe.model, SILENT).collection
+    assert ours.positives["q0"] == ("p0", "p50")
+    assert {q: p for q, p in ours.positives.items() if q != "q0"} == {
+        q: p for q, p in collection.positives.items() if q != "q0"
+    }
+    assert all(judgment.score is not None for judgment in ours.judgments), "the teacher's, for the new one too"
+    assert with_promoted(collection, read_verdicts(file), ["q1"]) is collection
+    off = recipe_for(place, tmp_path / "run", promote=False, **settings)
+    assert mining.mine(tmp_path / "run", off, prepared, recipe.model, SILENT).collection.positives["q0"] == ("p0",)
+
+
 @pytest.mark.parametrize(
     ("mine", "where"),
     [
+        ({"suspects": "soft"}, "mine.suspects"),
         ({"sources": {"denes": {}}}, "mine.sources.denes"),
         ({"sources": {"sparse": {}}}, "mine.sources.sparse"),
         ({"head": "hybrid"}, "mine.head"),
@@ -190,11 +239,11 @@ def test_given_negatives_stay_beside_and_their_scores_do_not_mix_with_a_teachers
     collection = tiny_collection(40, 60)
     given = replace(collection, negatives=(read_negatives(folder)[0]._replace(source="given", score=0.5),
                                            wrong_pair(collection)))  # fmt: skip
-    kept = mining.with_mined(given, folder, keep_given=True)
+    kept = with_mined(given, folder, keep_given=True)
     assert [n.source for n in kept.negatives].count("given") == 1, "what is mined again stands once"
-    assert {n.source for n in mining.with_mined(given, folder, keep_given=False).negatives} == {MINED}
+    assert {n.source for n in with_mined(given, folder, keep_given=False).negatives} == {MINED}
     taught = mined(place, tmp_path / "taught", teacher=str(place / "teacher"))
-    scored = mining.with_mined(given, taught, keep_given=True)
+    scored = with_mined(given, taught, keep_given=True)
     assert all(judgment.score is not None for judgment in scored.judgments)
     assert [n.score for n in scored.negatives if n.source == "given"] in ([None], [None, None])
 
@@ -232,6 +281,17 @@ def test_a_run_trains_on_what_it_mined(place, tmp_path):
     assert any("kept" in line and "chosen" in line for line in said)
     pipeline.run(recipe_for(place, tmp_path / "run", seed=3), SILENT)
     assert read_json(folder / "train" / MANIFEST)["fingerprint"] != before, "other negatives, another training"
+
+
+def test_a_run_learns_of_soft_labels_by_their_teachers_scores_alone(place, tmp_path):
+    recipe = recipe_for(place, tmp_path / "run", teacher=str(place / "teacher"), teacher_margin=0.0, suspects="soft")
+    with pytest.raises(RecipeError) as raised:
+        pipeline.run(recipe)
+    assert raised.value.where == "train.distill"
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"distill": "kl"})})
+    pipeline.run(recipe)
+    counts = read_json(tmp_path / "run" / "negatives" / MANIFEST)["counts"]
+    assert read_json(tmp_path / "run" / "train" / MANIFEST)["counts"]["soft_labels"] == counts["soft"] > 0
 
 
 def test_a_run_that_would_not_use_its_negatives_stops_at_once(place, tmp_path):

@@ -238,7 +238,7 @@ def test_a_recipe_with_every_key_set_reads_back_equal():
         'train.report_to=["tensorboard", "wandb"]', "train.learning_rate=1e-30", "train.deepspeed=x.json",
         "train.sets.a.weight=0.5", "train.sets.a.in_batch_negatives=false", "train.false_negative_margin=0.1",
         "train.fsdp=full_shard", "train.fsdp_config=f.json", "train.patience=3", 'evaluate.metrics=["AP@100"]',
-        "select.retention=general", "select.alphas=[]",
+        "select.retention=general", "select.alphas=[]", "train.guide=g",
     ]  # fmt: skip
     recipe = build_recipe(SMALLEST, overrides)
     assert round_trip(recipe) == recipe
@@ -284,7 +284,8 @@ def test_set_does_not_change_the_tables_of_sets_that_it_was_given():
         ("train.sets.a.in_batch_negatives=perhaps", "train.sets.a.in_batch_negatives = 'perhaps': input should be"),
         ("train.sets.a=3", "train.sets.a = 3: input should be"),
         ("train.sets=3", "train.sets = 3: input should be"),
-        ("train.false_negative_margin=-0.1", "train.false_negative_margin = -0.1: input should be greater than"),
+        ("train.false_negative_margin=-0.1", "a train.false_negative_margin below zero needs a guide"),
+        ("train.guide=g", "train.guide = 'g': value error, a guide needs train.false_negative_margin"),
     ],
 )
 def test_a_mistake_in_a_sets_table_names_the_set_and_the_key(override, what):

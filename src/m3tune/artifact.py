@@ -134,6 +134,28 @@ def writing(directory: Path, key: StageKey, *, keep_partial: bool = False) -> It
     (directory / _BEGUN).unlink()
 
 
+def share_stage(source: Path, directory: Path) -> None:
+    """Let `directory` be the finished stage that `source` is, in the same files where the file system can link them.
+
+    Raises ArtifactError where something that is not ours is in the way.
+    """
+    if (directory / MANIFEST).is_file() and read_json(directory / MANIFEST) == read_json(source / MANIFEST):
+        return
+    _check_ours(directory, MANIFEST)
+    beside = directory.with_name(directory.name + ".shared")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(source, beside, copy_function=_link)
+    shutil.rmtree(directory, ignore_errors=True)
+    beside.rename(directory)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # the file system has no hard links
+        shutil.copy2(source, target)
+
+
 def _check_ours(directory: Path, mark: str) -> None:
     """Refuse to replace a person's own files: a folder of ours holds `mark`, or nothing yet."""
     is_empty = directory.is_dir() and not any(directory.iterdir())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from m3tune.types import Head
 
@@ -117,9 +117,14 @@ class TrainConfig(_Config):
     )
     false_negative_margin: float | None = Field(
         None,
-        ge=0,
         description="A negative whose score exceeds the best positive's by more than this is left out; None: never. "
-        "Qwen3's is 0.1.",
+        "Qwen3's is 0.1, GISTEmbed's with a guide 0; below zero only with a guide.",
+    )
+    guide: str | None = Field(
+        None,
+        validate_default=True,
+        description="The model whose dense scores decide that, such as the untuned one: a folder or Hub id; None: the "
+        "one that trains, by its scores of the moment.",
     )
     temperature: float = Field(0.05, gt=0, le=10, description="Scores are divided by it; 1/scale elsewhere.")
     loss_weights: tuple[Weight, Weight, Weight, Weight] = Field(
@@ -200,6 +205,16 @@ class TrainConfig(_Config):
     seed: int = Field(
         0, ge=0, description="Seed of the order of examples and of the choice of positives and negatives."
     )
+
+    @field_validator("guide")
+    @classmethod
+    def _with_its_margin(cls, guide: str | None, read: ValidationInfo) -> str | None:
+        margin = read.data.get("false_negative_margin")
+        if guide is not None and margin is None:
+            raise ValueError("a guide needs train.false_negative_margin, e.g. 0")
+        if guide is None and margin is not None and margin < 0:
+            raise ValueError("a train.false_negative_margin below zero needs a guide")
+        return guide
 
 
 class EvaluateConfig(_Config):
@@ -314,6 +329,7 @@ class MineConfig(_Config):
         description="Verdicts on pairs, JSON lines: what is relevant is removed; what a person calls not relevant is "
         "never suspected.",
     )
+    promote: bool = Field(True, description="Whether what a person calls relevant there trains as a positive.")
     teacher: str | None = Field(
         None, description="A cross-encoder with one output that scores candidates and positives: a folder or Hub id."
     )
@@ -322,6 +338,11 @@ class MineConfig(_Config):
     )
     teacher_margin: float | None = Field(None, description="As margin, by the teacher's scores; None: never.")
     teacher_max_tokens: int = Field(512, ge=8, description="Longer pairs of query and passage are cut.")
+    suspects: Literal["drop", "soft"] = Field(
+        "drop",
+        description="What becomes of candidates removed for a high score: drop, or soft: they are sampled as others "
+        "are, but never negatives; only their teacher's scores are learned (needs mine.teacher and train.distill).",
+    )
     negatives_per_query: int = Field(8, ge=0, description="Negatives mined for a query, random ones aside.")
     random_per_query: int = Field(0, ge=0, description="Random passages of the pool beside them.")
     sample: Literal["top", "uniform", "around"] = Field(
@@ -340,6 +361,12 @@ class MineConfig(_Config):
         True, description="Whether the data's own negatives train beside the mined ones, where they are no source."
     )
     seed: int = Field(0, ge=0, description="Seed of the samples; each query has its own.")
+    rounds: int = Field(
+        1,
+        ge=1,
+        description="Rounds of mining and training at most: from the second on the newly tuned model mines, and the "
+        "base is tuned anew, until development data stops improving.",
+    )
 
 
 class Recipe(_Config):

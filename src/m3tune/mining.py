@@ -24,7 +24,6 @@ from m3tune.data.prepared import Prepared
 from m3tune.data.read import read_collection
 from m3tune.data.similar import Similar, exact_copies, find_similar
 from m3tune.data.split import queries_of
-from m3tune.data.write import write_collection
 from m3tune.errors import DataError, RecipeError
 from m3tune.evaluation.measure import deciding_head
 from m3tune.machine import Precision, pick_device, pick_precision
@@ -33,18 +32,20 @@ from m3tune.model.weights import load_encoder, model_fingerprint
 from m3tune.negatives import filters, summary
 from m3tune.negatives.candidates import Pairs, unite
 from m3tune.negatives.ground import Ground, make_ground, read_pool
+from m3tune.negatives.mined import with_mined, with_promoted, write_outputs
 from m3tune.negatives.scores import Scores, feedback_between_positives, feedback_ratios, score_all
 from m3tune.negatives.select import select, suspicion
 from m3tune.negatives.sources import GIVEN_ONES, RANDOM, brought, check_sources, drawn, searched
-from m3tune.negatives.table import read_negatives, read_taught_positives, write_mined
+from m3tune.negatives.table import read_suspects, write_mined
 from m3tune.negatives.teacher import Teacher, TextPair
+from m3tune.negatives.verdicts import read_verdicts
 from m3tune.paths import resolve_path
 from m3tune.preparation import Say, prepare, source_fingerprint
 from m3tune.report.negatives_page import SUMMARY, write_negatives_page
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
-from m3tune.types import HYBRID, MINED, Head, PairVerdict
+from m3tune.types import HYBRID, Head, PairVerdict
 
 STAGE, FOLDER = "mine", "negatives"
 CACHE = ".teacher.sqlite"  # how the name of the file beside the stage's directory ends
@@ -62,6 +63,7 @@ class Task:
     query_ids: Sequence[str]
     data_fingerprint: str
     precision: Precision = "auto"
+    before: Path | None = None  # what a round before mined: whom it suspected is suspected still
 
     @property
     def keeps_given(self) -> bool:
@@ -77,9 +79,11 @@ class Task:
         files = {name: source_fingerprint(resolve_path(file, name)) for name, file in named.items() if file}
         teacher = {"teacher": model_fingerprint(ModelConfig(path=config.teacher))} if config.teacher else {}
         inputs = {"data": self.data_fingerprint, "model": model_fingerprint(self.model), "m3tune": __version__}
+        if self.before is not None:
+            inputs["before"] = read_json(self.before / MANIFEST)["fingerprint"]
         settings = {
-            "mine": config.model_dump(),
-            "model": self.model.model_dump(),
+            "mine": config.model_dump(exclude={"rounds"}),
+            "model": self.model.model_dump(exclude={"path"}),  # its contents are among the inputs
             "queries": fingerprint(self.query_ids),
         }
         return StageKey(STAGE, settings | {"precision": self.precision}, inputs | files | teacher)
@@ -100,20 +104,28 @@ class Miner(NamedTuple):
         return {head: by_head[head] for head in self.passages.heads if by_head.get(head)}
 
 
-def mine(folder: Path, recipe: Recipe, prepared: Prepared, model: ModelConfig, say: Say) -> Prepared:
+def mine(
+    folder: Path,
+    recipe: Recipe,
+    prepared: Prepared,
+    model: ModelConfig,
+    say: Say,
+    into: Path | None = None,
+    before: Path | None = None,
+) -> Prepared:
     """The data with negatives mined for its training queries, where the recipe asks for them; else as it is.
 
-    `model` mines unless the recipe names another.
+    `model` mines unless the recipe names another. A round of several is mined into a folder of its own, after what the
+    round `before` it mined; the teacher's scores are shared.
     """
     if recipe.mine is None:
         return prepared
     task = task_of(recipe, prepared.collection, prepared.similar, prepared.split.train, prepared.fingerprint, model)
-    place = folder / FOLDER
-    mine_into(place, task, say)
+    task, place = replace(task, before=before), (into or folder) / FOLDER
+    mine_into(place, task, say, folder / (FOLDER + CACHE))
     for line in summary.in_words(read_json(place / MANIFEST)["counts"], read_json(place / SUMMARY)["rule"]):
         say(line)
-    collection = with_mined(prepared.collection, place, keep_given=task.keeps_given)
-    return replace(prepared, collection=collection, fingerprint=task.key.fingerprint)
+    return replace(prepared, collection=_put_back(task, place), fingerprint=task.key.fingerprint)
 
 
 def check_mining(config: MineConfig) -> None:
@@ -126,6 +138,12 @@ def check_mining(config: MineConfig) -> None:
     if config.teacher is None and not (config.teacher_threshold is None and config.teacher_margin is None):
         raise RecipeError(
             "there is no teacher", where="mine.teacher", fix="name a cross-encoder, or leave its keys out"
+        )
+    if config.suspects == "soft" and config.teacher is None:
+        raise RecipeError(
+            "suspects are learned by a teacher's score, and there is no teacher",
+            where="mine.suspects",
+            fix='name a cross-encoder in mine.teacher, or set it to "drop"',
         )
 
 
@@ -140,6 +158,12 @@ def check_use(recipe: Recipe) -> None:
             where="train.negatives_per_query",
             fix="set it, e.g. to 4, or leave [mine] out",
         )
+    if recipe.mine.suspects == "soft" and recipe.train.distill == "none":
+        raise RecipeError(
+            "suspects would be sampled, and nothing learned of them",
+            where="train.distill",
+            fix='set it, e.g. to "kl", or mine.suspects to "drop"',
+        )
 
 
 def task_of(
@@ -153,8 +177,8 @@ def task_of(
     return Task(config, model, collection, similar, query_ids, data, recipe.train.precision)
 
 
-def mine_into(directory: Path, task: Task, say: Say) -> None:
-    """Mine into `directory`, unless it is there already."""
+def mine_into(directory: Path, task: Task, say: Say, cache: Path) -> None:
+    """Mine into `directory`, unless it is there already. A teacher's scores are kept in `cache`."""
     key, config = task.key, task.config
     if is_complete(directory, key):
         return
@@ -165,7 +189,7 @@ def mine_into(directory: Path, task: Task, say: Say) -> None:
     place = directory.with_name(directory.name + ".vectors")
     with writing(directory, key) as (partial, counts):
         miner = _encode(task, ground, place, say)
-        counts |= mine_vectors(partial, task, ground, miner, verdicts, directory.with_name(directory.name + CACHE))
+        counts |= mine_vectors(partial, task, ground, miner, verdicts, cache)
     shutil.rmtree(place, ignore_errors=True)
     write_negatives_page(directory)
 
@@ -186,6 +210,8 @@ def mine_vectors(
     teacher = _teach(task, ground, pairs, unknown, cache) if config.teacher else None
     ratios = feedback_ratios(miner.passages, ground, pairs, scores)
     suspected = suspicion(config, ground, pairs, scores, teacher, ratios, clean)
+    if task.before is not None:
+        suspected = replace(suspected, earlier=filters.among(ground, pairs, read_suspects(task.before)))
     review = filters.reviewed(pairs, ground, verdicts)
     selection = select(config, ground, pairs, scores, teacher, masks, review, suspected)
     write_mined(folder, ground, pairs, scores, teacher, selection)
@@ -221,9 +247,8 @@ def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Pat
     similar = find_similar(collection) if config.near_duplicates else exact_copies(collection)
     data = fingerprint([collection.fingerprint, config.near_duplicates])
     task = task_of(recipe, collection, similar, query_ids, data, recipe.model)
-    mine_into(directory, task, say)
-    mined = with_mined(collection, directory, keep_given=task.keeps_given)
-    return directory, write_outputs(mined, query_ids, directory)
+    mine_into(directory, task, say, directory.with_name(directory.name + CACHE))
+    return directory, write_outputs(_put_back(task, directory), query_ids, directory)
 
 
 def without_new_heads(model: ModelConfig) -> ModelConfig:
@@ -234,36 +259,13 @@ def without_new_heads(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
 
 
-def with_mined(collection: Collection, directory: Path, *, keep_given: bool) -> Collection:
-    """The collection with the mined negatives and, where a teacher scored them, its scores of the positives.
-
-    The scores that the data gave are left out then: they may have another scale.
-    """
-    mined, taught = read_negatives(directory), read_taught_positives(directory)
-    pairs = {(negative.query_id, negative.passage_id) for negative in mined}
-    given = [n for n in collection.negatives if keep_given and (n.query_id, n.passage_id) not in pairs]
-    if not taught:
-        return replace(collection, negatives=(*given, *mined))
-    judgments = (j._replace(score=taught.get((j.query_id, j.passage_id))) for j in collection.judgments)
-    unscored = (negative._replace(score=None) for negative in given)
-    return replace(collection, judgments=tuple(judgments), negatives=(*unscored, *mined))
-
-
-def write_outputs(collection: Collection, query_ids: Sequence[str], directory: Path) -> dict[str, Path]:
-    """Rows of the queries with negatives, beside the candidates: FlagEmbedding's JSON lines, and pairs in Parquet.
-
-    Scores are a teacher's, as FlagEmbedding takes them; the mining model's stand in candidates.parquet.
-    """
-    asked = set(query_ids) & {negative.query_id for negative in collection.negatives}
-    mined = (n for n in collection.negatives if n.query_id in asked)
-    negatives = tuple(n._replace(score=None) if n.source == MINED else n for n in mined)
-    judgments = tuple(j for j in collection.judgments if j.query_id in asked)
-    rows = replace(collection, judgments=judgments, negatives=negatives)
-    written = {"flagembedding": directory / "flagembedding.jsonl", "pairs": directory / "pairs.parquet"}
-    for name, file in written.items():
-        if not file.exists():
-            write_collection(rows, file, name)
-    return written
+def _put_back(task: Task, directory: Path) -> Collection:
+    """The task's data with what was mined into `directory`, and with what people found relevant."""
+    collection, config = task.collection, task.config
+    if config.verdicts and config.promote:
+        verdicts = read_verdicts(resolve_path(config.verdicts, "the verdicts"))
+        collection = with_promoted(collection, verdicts, task.query_ids)
+    return with_mined(collection, directory, keep_given=task.keeps_given)
 
 
 def _encode(task: Task, ground: Ground, place: Path, say: Say) -> Miner:

@@ -1,7 +1,7 @@
 """The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
 
-    prepare -> measure_words -> measure_base -> mine -> tune -> select -> measure_tuned -> judge -> deliver
-    -> report
+    prepare -> measure_words -> measure_base -> mine and tune, in rounds where the recipe says so -> select
+    -> measure_tuned -> judge -> deliver -> report
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
@@ -11,6 +11,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
     bm25/         the baseline without a model
     negatives/    candidates, which of them are negatives and why, where the recipe mines; negatives.html
     train/        the log, the best checkpoint (train/model) and how good it is (selection.json)
+    rounds/       the two before for each round of mining and training, where there are several; the best stands above
     select/       what was chosen between the base, that checkpoint and merges of the two (selection.json), and why
     tuned/        the chosen encoder on the test queries
     verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
@@ -54,7 +55,7 @@ from m3tune.evaluation.metrics import mean, parse_metrics
 from m3tune.evaluation.select import BASE
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
-from m3tune.mining import check_use, mine, without_new_heads
+from m3tune.mining import check_use, without_new_heads
 from m3tune.model.encoder import Encoder
 from m3tune.model.merge import interpolate
 from m3tune.model.settings import M3_WEIGHTS
@@ -66,6 +67,7 @@ from m3tune.report import words
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
 from m3tune.retrieval.search import FIRST_STAGE
+from m3tune.rounds import mine_and_tune, tuned_model
 from m3tune.training.sets import training_sets
 from m3tune.training.train import train
 from m3tune.types import HYBRID, RRF, Head
@@ -106,7 +108,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     with tokens_kept(folder / "tokens"):
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
-        tune(folder, recipe, mine(folder, recipe, prepared, without_new_heads(recipe.model), say), say)
+        mine_and_tune(folder, recipe, prepared, tune, say)
         select(folder, recipe, prepared, say)
         measure_tuned(folder, recipe, prepared, say)
     result = judge(folder, recipe, prepared)
@@ -158,14 +160,19 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
         counts |= {**measured.counts, "dev_passages": len(corpus)}
 
 
-def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
-    """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there."""
+def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent, into: Path | None = None) -> None:
+    """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there.
+
+    To the run's folder, or to that of one of its rounds.
+    """
+    directory = (into or folder) / "train"
     metric = recipe.evaluate.main_metric
     corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
-    config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus)}
+    guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
+    config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus), "guide": guide}
     key = _model_key("train", recipe, prepared, config | choice)
-    if is_complete(folder / "train", key):
+    if is_complete(directory, key):
         return
     encoder, _ = load_encoder(recipe.model)
     head = deciding_head(recipe.evaluate.head, encoder.settings.heads)
@@ -185,7 +192,7 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
         others = [other for other in searched.heads if other != head]
         return values | {f"{metric} {o}": mean(searched.evaluation(o, weights).per_query)[metric] for o in others}
 
-    with writing(folder / "train", key, keep_partial=True) as (partial, counts), _vectors(folder, "dev") as place:
+    with writing(directory, key, keep_partial=True) as (partial, counts), _vectors(folder, "dev") as place:
         result = train(
             encoder,
             prepared.collection,
@@ -228,7 +235,7 @@ def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) 
     base, _ = load_encoder(without_new_heads(recipe.model))
     default, dev = _recipe_weights(recipe), prepared.split.dev
     base.settings = replace(base.settings, hybrid_weights=_weights_of_base(folder, base) or default)
-    tuned, _ = load_encoder(_tuned_model(folder, recipe))
+    tuned, _ = load_encoder(tuned_model(folder, recipe))
     with writing(folder / "select", key, keep_partial=True) as (partial, counts), _vectors(folder, "select") as place:
         base_head = trained["base_head"]
         contest = selecting.Contest(
@@ -359,19 +366,13 @@ def evaluate(
     return [*evaluations, *load_evaluations(folder / "bm25")] if config.bm25 else evaluations
 
 
-def _tuned_model(folder: Path, recipe: Recipe) -> ModelConfig:
-    """The chosen checkpoint; its folder holds the settings, prompts and limits it was trained with."""
-    path = str(folder.resolve() / "train" / "model")
-    return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
-
-
 def _chosen_encoder(folder: Path, recipe: Recipe) -> Encoder:
     """What the selection chose, where that is not the base; a merge is made anew from its two ends, the same each time.
 
     It has the hybrid's weights that were tuned for it.
     """
     selection = read_json(folder / "select" / "selection.json")
-    encoder, _ = load_encoder(_tuned_model(folder, recipe))
+    encoder, _ = load_encoder(tuned_model(folder, recipe))
     if selection["alpha"] != 1:
         base, _ = load_encoder(without_new_heads(recipe.model))
         encoder.load_state_dict(interpolate(base.state_dict(), encoder.state_dict(), selection["alpha"]))

@@ -49,6 +49,7 @@ class Judgment(NamedTuple):
 
 
 GIVEN, MINED, TAUGHT = "given", "mined", "taught"  # by the data; by us; by us, with a teacher's score
+SOFT = "soft"  # by us, suspected of being relevant: no negative, its teacher's score is all that is learned of it
 
 
 class Negative(NamedTuple):
@@ -69,7 +70,7 @@ class Candidate(NamedTuple):
     `sources` are the searches that found it, best rank first, `rank` its rank from 1 in the first of them. `score` is
     the mining model's, `positive_score` that model's score of the query's positive it is measured against; `teacher`
     and `positive_teacher` are a cross-encoder's of the same pairs. `removed` is why it may not be a negative, empty
-    where it may; `chosen` says that it was sampled.
+    where it may; `chosen` says that it was sampled, and with both it is a soft label.
     """
 
     query_id: str

@@ -309,6 +309,20 @@ def test_what_is_nearly_the_same_as_a_relevant_passage_is_not_punished_and_not_p
     assert negative[1] == {"p4", "p2", "p3"}
 
 
+def test_a_soft_label_is_neither_positive_nor_negative_and_nor_is_what_is_nearly_the_same():
+    examples = (Example("q4", ("p4",), ("p2",)), Example("q2", ("p1",), ("p3",)))
+    similar = Similar(passages=NearCopies({"p3": "p2"}))
+    soft = collator(soft_groups={"q4": frozenset({"p2"})}, similar=similar)(examples)
+    plain = collator(similar=similar)(examples)
+    assert not plain.soft.any()
+    row, columns = [token[0] for token in soft.texts[:2]].index(13), [token[0] for token in soft.texts[2:]]
+    assert {columns[i] for i in soft.soft[row].nonzero().flatten().tolist()} == {21, 22}, "p2 and, nearly the same, p3"
+    assert not soft.soft[1 - row].any()
+    assert torch.equal(soft.negative, plain.negative & ~soft.soft)
+    assert torch.equal(soft.positive, plain.positive)
+    assert plain.negative[row].sum() > soft.negative[row].sum() > 0
+
+
 def test_what_is_relevant_to_a_query_nearly_the_same_is_not_punished():
     examples = (Example("q4", ("p4",)), Example("q2", ("p1",)))
     assert collate(*examples)[2] == [{"p1"}, {"p4"}]

@@ -73,7 +73,8 @@ def test_gradients_are_those_of_one_pass_whatever_the_budget(m3_folder, config):
     positive = torch.zeros(queries, passages, dtype=torch.bool)
     positive[torch.arange(queries), torch.arange(queries)] = True
     teacher = torch.from_numpy(generator.random((queries, passages))).float()
-    known = Known(positive, ~positive, teacher if settings.distill != "none" else teacher * torch.nan)
+    none = torch.zeros_like(positive)
+    known = Known(positive, ~positive, none, teacher if settings.distill != "none" else teacher * torch.nan)
 
     def gradients(embeddings):
         encoder.zero_grad()

@@ -33,7 +33,7 @@ def known(taught_rows=()):
     teacher = torch.full((QUERIES, PASSAGES), torch.nan)
     for row in taught_rows:
         teacher[row, :4] = torch.randn(4, generator=torch.Generator().manual_seed(row))
-    return Known(positive, ~positive, teacher)
+    return Known(positive, ~positive, torch.zeros_like(positive), teacher)
 
 
 def objective(**config):
@@ -151,6 +151,35 @@ def test_an_order_replaces_the_contrastive_loss_of_the_queries_that_have_one():
 def test_a_batch_without_teacher_scores_is_contrastive(distill):
     scores = head_scores(*embeddings())["dense"]
     assert torch.equal(compared_loss(objective(distill=distill), scores, known()), info_nce(scores))
+
+
+@pytest.mark.parametrize("distill", ["kl", "margin", "ordered"])
+def test_a_soft_label_is_learned_from_the_teacher_alone(distill):
+    scores, of_batch = head_scores(*embeddings())["dense"], known((0, 2))
+    soft = torch.zeros_like(of_batch.positive)
+    soft[0, 1] = soft[1, 0] = soft[2, 3] = True  # of query 1 no teacher says anything
+    softened = of_batch._replace(negative=of_batch.negative & ~soft, soft=soft)
+    config = objective(distill=distill, distill_weight=0.5)
+    found = compared_loss(config, scores, softened)
+    scored = ~of_batch.teacher.isnan()
+    plain = contrastive(scores, softened.positive, softened.negative, 0.05)
+    if distill == "kl":
+        expected = plain + 0.5 * distillation(scores, of_batch.teacher, scored, 0.05, 1.0)
+    elif distill == "margin":
+        against = scored & ~of_batch.positive
+        expected = plain + 0.5 * margin_mse(scores, of_batch.teacher, scored & of_batch.positive, against, 1.0)
+    else:
+        taught, rest = [0, 2], [1, 3]
+        everything = torch.ones(2, PASSAGES, dtype=torch.bool)
+        ordered = ordered_distillation(scores[taught], of_batch.teacher[taught], scored[taught], everything, 0.05, 1.0)
+        expected = (
+            0.5 * ordered + contrastive(scores[rest], softened.positive[rest], softened.negative[rest], 0.05)
+        ) / 2
+    torch.testing.assert_close(found, expected)
+    assert abs(found - compared_loss(config, scores, of_batch)) > 5e-4
+    # Without a teacher's loss, or its score, a soft label is not there at all.
+    moved = scores + torch.where(soft, 5.0, 0.0)
+    assert compared_loss(objective(), moved, softened) == compared_loss(objective(), scores, softened)
 
 
 # --- Matryoshka

@@ -24,6 +24,8 @@ COPY, NEARLY, ITSELF = "copy of a positive", "nearly the same as a positive", "t
 DOCUMENT, VERDICT, REPEATED = "same document", "relevant by review", "copy of another candidate"
 THRESHOLD, MARGIN, TEACHER = "score near the positive's", "within the margin", "the teacher's score"
 LOW, HIGH = "score too low", "score too high"
+EARLIER = "suspected a round before"
+SUSPECTS = frozenset({EARLIER, THRESHOLD, MARGIN, TEACHER, HIGH})  # reasons to suspect that a candidate is relevant
 
 
 def known_masks(pairs: Pairs, ground: Ground) -> Masks:

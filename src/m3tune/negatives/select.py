@@ -27,6 +27,7 @@ class Suspicion:
 
     mask: np.ndarray  # (M,) bool, whether it is too high
     found: dict[str, Any]  # how, for people and programs
+    earlier: np.ndarray | None = None  # (M,) bool, whether it was suspected a round before
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class Selection:
     missing: np.ndarray  # (Q,) int64, how many negatives fewer than asked
 
     def counts(self) -> dict[str, Any]:
-        """What adds up: candidates = kept + removed by reason; the chosen are among the kept."""
+        """What adds up: candidates = kept + removed by reason; the chosen are among the kept, but for soft labels."""
         by_reason = np.bincount(self.removed, minlength=len(self.reasons) + 1).tolist()
         return {
             "candidates": len(self.removed),
             "kept": by_reason[0],
             "removed": {reason: count for reason, count in zip(self.reasons, by_reason[1:], strict=True) if count},
             "chosen": int(self.chosen.sum()),
+            "soft": int((self.chosen & (self.removed > 0)).sum()),
             "queries": len(self.missing),
             "queries_with_too_few": int(np.count_nonzero(self.missing)),
             "negatives_missing": int(self.missing.sum()),
@@ -94,12 +96,17 @@ def select(
     config: MineConfig, ground: Ground, pairs: Pairs, scores: Scores, teacher: Scores | None,
     known: filters.Masks, review: tuple[np.ndarray, np.ndarray], suspected: Suspicion,
 ) -> Selection:  # fmt: skip
-    """Every filter in turn, then the sample. What a person cleared is removed by no score."""
+    """Every filter in turn, then the sample. What a person cleared is removed by no score.
+
+    Where `mine.suspects` is soft, the sample is drawn from suspects too, which stay removed for their reason.
+    """
     relevant, cleared = review
     masks = {**known, filters.VERDICT: relevant}
     if config.same_document:
         masks[filters.DOCUMENT] = filters.document_mask(pairs, ground)
     by_score = {filters.THRESHOLD: suspected.mask}
+    if suspected.earlier is not None:
+        by_score[filters.EARLIER] = suspected.earlier
     if config.margin is not None:
         by_score[filters.MARGIN] = scores.candidate > scores.lowest(ground)[pairs.query] - config.margin
     if teacher is not None:
@@ -110,10 +117,20 @@ def select(
         by_score[filters.HIGH] = scores.candidate > config.max_score
     masks |= {reason: mask & ~cleared for reason, mask in by_score.items()}
     removed = np.any(list(masks.values()), axis=0)
-    masks[filters.REPEATED] = filters.repeated_mask(pairs, ground, scores.candidate, removed)
+    soft = _soft(config, masks)
+    masks[filters.REPEATED] = filters.repeated_mask(pairs, ground, scores.candidate, removed & ~soft)
     numbers = filters.first_reasons(masks)
-    chosen, missing = _sample(config, ground, pairs, scores, numbers == 0)
+    eligible = (numbers == 0) | (soft & ~masks[filters.REPEATED])
+    chosen, missing = _sample(config, ground, pairs, scores, eligible)
     return Selection(tuple(masks), numbers, chosen, missing)
+
+
+def _soft(config: MineConfig, masks: filters.Masks) -> np.ndarray:
+    """(M,) what nothing but a suspicion keeps out, where the recipe learns from suspects; else nothing."""
+    suspected = np.any([mask for reason, mask in masks.items() if reason in filters.SUSPECTS], axis=0)
+    if config.suspects == "drop":
+        return np.zeros_like(suspected)
+    return suspected & ~np.any([mask for reason, mask in masks.items() if reason not in filters.SUSPECTS], axis=0)
 
 
 def _taught_mask(config: MineConfig, ground: Ground, pairs: Pairs, teacher: Scores) -> np.ndarray:
@@ -127,18 +144,21 @@ def _taught_mask(config: MineConfig, ground: Ground, pairs: Pairs, teacher: Scor
 
 
 def _sample(
-    config: MineConfig, ground: Ground, pairs: Pairs, scores: Scores, kept: np.ndarray
+    config: MineConfig, ground: Ground, pairs: Pairs, scores: Scores, eligible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) chosen and (Q,) missing: searched ones by `mine.sample`, then random ones, more where these fill up."""
+    """(M,) chosen of the `eligible` (M,) and (Q,) missing: searched ones by `mine.sample`, then random ones.
+
+    Of these more are taken where they fill up.
+    """
     query_ids: Sequence[str] = ground.query_ids
     searched = pairs.found_by([source for source in pairs.sources if source != RANDOM])
     numbers = uniform_numbers(config.seed, query_ids, pairs.query, "sample")
     lowest = scores.lowest(ground)[pairs.query]
-    key = keys(config, scores.candidate, lowest, numbers, kept & searched)
-    hard = best_keys(pairs.query, key, kept & searched, np.full(len(query_ids), config.negatives_per_query))
+    key = keys(config, scores.candidate, lowest, numbers, eligible & searched)
+    hard = best_keys(pairs.query, key, eligible & searched, np.full(len(query_ids), config.negatives_per_query))
     missing = config.negatives_per_query - np.bincount(pairs.query[hard], minlength=len(query_ids))
     wanted = config.random_per_query + (missing if config.fill == "random" else np.zeros_like(missing))
-    random = best_keys(pairs.query, numbers, kept & pairs.found_by([RANDOM]) & ~hard, wanted)
+    random = best_keys(pairs.query, numbers, eligible & pairs.found_by([RANDOM]) & ~hard, wanted)
     chosen = hard | random
     asked = config.negatives_per_query + config.random_per_query
     return chosen, asked - np.bincount(pairs.query[chosen], minlength=len(query_ids))

@@ -88,6 +88,8 @@ def in_words(counts: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         f"{sum(counts['removed'].values()):,} removed, {counts['chosen']:,} chosen",
         *(f"  {count:,} {reason}" for reason, count in counts["removed"].items()),
     ]
+    if soft := counts["soft"]:
+        lines.append(f"  {soft:,} of the chosen are suspects: soft labels, only their teacher's scores are learned")
     if few := counts["queries_with_too_few"]:
         lines.append(f"{few:,} queries have fewer than asked for: {counts['negatives_missing']:,} are missing in all")
     return [*lines, rule_in_words(found)]

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from m3tune.errors import ArtifactError
 from m3tune.negatives.candidates import Pairs
+from m3tune.negatives.filters import SUSPECTS, VERDICT
 from m3tune.negatives.ground import Ground
 from m3tune.negatives.scores import Scores
 from m3tune.negatives.select import Selection
-from m3tune.types import MINED, TAUGHT, Candidate, Negative
+from m3tune.types import MINED, SOFT, TAUGHT, Candidate, Negative
 
 CANDIDATES, POSITIVES = "candidates.parquet", "positives.parquet"
 
@@ -77,20 +78,36 @@ def write_mined(
 
 
 def read_negatives(folder: Path) -> list[Negative]:
-    """The candidates that `write_mined` wrote as chosen, with the teacher's score where there is one."""
-    names = ["query_id", "passage_id", "score", "teacher"]
+    """The candidates that `write_mined` wrote as chosen, with the teacher's score where there is one.
+
+    Those that were removed are soft labels.
+    """
+    names = ["query_id", "passage_id", "score", "teacher", "removed"]
     rows = pq.read_table(folder / CANDIDATES, columns=names, filters=[("chosen", "=", True)]).to_pylist()
     return [
         Negative(row["query_id"], row["passage_id"], MINED, row["score"])
         if row["teacher"] is None
-        else Negative(row["query_id"], row["passage_id"], TAUGHT, row["teacher"])
+        else Negative(row["query_id"], row["passage_id"], SOFT if row["removed"] else TAUGHT, row["teacher"])
         for row in rows
     ]
 
 
+def read_suspects(folder: Path) -> list[tuple[str, str]]:
+    """Query id and passage id of the candidates that `write_mined` wrote as removed by suspicion."""
+    rows = pq.read_table(
+        folder / CANDIDATES, columns=["query_id", "passage_id"], filters=[("removed", "in", SUSPECTS)]
+    ).to_pylist()
+    return [(row["query_id"], row["passage_id"]) for row in rows]
+
+
 def read_taught_positives(folder: Path) -> dict[tuple[str, str], float]:
-    """The teacher's score of each positive, by query id and passage id; empty where there was no teacher."""
-    rows = pq.read_table(folder / POSITIVES, filters=[("teacher", ">", float("-inf"))]).to_pylist()
+    """The teacher's score of each positive, and of what review found relevant, by query id and passage id.
+
+    Empty where there was no teacher.
+    """
+    names, taught = ["query_id", "passage_id", "teacher"], ("teacher", ">", float("-inf"))
+    rows = pq.read_table(folder / POSITIVES, columns=names, filters=[taught]).to_pylist()
+    rows += pq.read_table(folder / CANDIDATES, columns=names, filters=[taught, ("removed", "=", VERDICT)]).to_pylist()
     return {(row["query_id"], row["passage_id"]): row["teacher"] for row in rows}
 
 

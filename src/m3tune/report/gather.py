@@ -30,6 +30,7 @@ from m3tune.training.findings import health_findings
 from m3tune.types import Qrels, Run
 
 WEIGHTS, HEADS = "hybrid.json", "heads.json"  # how weights were tuned, heads against each other
+ROUNDS = "rounds/rounds.json"  # what rounds of mining and training came to
 
 _STAGES = ("data", "bm25", "base", "negatives", "train", "select", "tuned", "model")
 
@@ -75,6 +76,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "hybrid": _optional_json(_folder_of_chosen(run_folder, selection["chosen"]) / WEIGHTS) or None,
         "training": _training(run_folder / "train", selection),
         "negatives": manifests["negatives"].get("counts"),
+        "rounds": _optional_json(run_folder / ROUNDS) if recipe.mine and recipe.mine.rounds > 1 else None,
         "rank_changes": _rank_table(changes, recipe.evaluate.depth),
         "errors": _with_examples(errors, collection) if errors else None,
         **_changed_queries(verdict["metric"], base, tuned, qrels, collection, errors.get("lost", ())),

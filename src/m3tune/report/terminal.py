@@ -55,6 +55,8 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
         _print_line(console, f"measured: {words.measured_by(data)}")
         for pair in data["heads"]["compared"]:
             _print_line(console, f"  {words.compared(pair)}")
+    if data["rounds"]:
+        _print_line(console, words.rounds(data["rounds"]))
     for line in error_words.stands_out(data):
         _print_line(console, line)
     if warning := words.words_win(data):

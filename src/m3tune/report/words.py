@@ -193,6 +193,13 @@ def words_win(data: Mapping[str, Any]) -> str | None:
     )
 
 
+def rounds(made: Mapping[str, Any]) -> str:
+    """What each round of mining and training came to on development data."""
+    kept = made["kept"]
+    each = (f"{number(row['dev'])}{' (kept)' if row['number'] == kept else ''}" for row in made["rounds"])
+    return f"dev {made['metric']} by round: {', '.join(each)}"
+
+
 def _about(count: int) -> str:
     """A count with its first two digits, rounded up: an estimate should not look exact."""
     unit = 10 ** max(0, len(str(count)) - 2)

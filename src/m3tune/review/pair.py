@@ -63,7 +63,9 @@ def _facts(candidate: Candidate) -> list[tuple[str, str]]:
     if teacher_disagrees(candidate):
         facts.append(("doubt", "teacher and model disagree on which is better"))
     became = "chosen to train on" if candidate.chosen else "kept"
-    return [*facts, ("filters", f"removed: {named(candidate.removed)}" if candidate.removed else became)]
+    if candidate.removed:
+        became = f"removed: {named(candidate.removed)}" + ("; a soft label" if candidate.chosen else "")
+    return [*facts, ("filters", became)]
 
 
 def _against(share: float) -> str:

@@ -20,6 +20,7 @@ from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.known import KnownRelevant
 from m3tune.data.tokens import TokenTable
+from m3tune.training.guide import Guide
 from m3tune.training.sets import TrainSet
 from m3tune.types import Example
 
@@ -120,7 +121,9 @@ class TrainBatch:
     num_queries: int
     positive: Tensor  # (Q, P) bool
     negative: Tensor  # (Q, P) bool
+    soft: Tensor  # (Q, P) bool, neither: its teacher's score is all that is learned of the pair
     teacher: Tensor  # (Q, P) float32, not a number where no teacher scored the pair
+    guide: Tensor | None = None  # (Q, P) float32, another model's scores
 
     @property
     def num_tokens(self) -> int:
@@ -129,12 +132,9 @@ class TrainBatch:
 
     def to(self, device: torch.device | str) -> TrainBatch:
         """The same batch with its masks on another device; texts go there part by part."""
-        return replace(
-            self,
-            positive=self.positive.to(device, non_blocking=True),
-            negative=self.negative.to(device, non_blocking=True),
-            teacher=self.teacher.to(device, non_blocking=True),
-        )
+        tables = {name: getattr(self, name) for name in ("positive", "negative", "soft", "teacher", "guide")}
+        moved = {name: table.to(device, non_blocking=True) for name, table in tables.items() if table is not None}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ class Collator:
     own_passage_prompt: Mapping[str, str] = field(default_factory=dict)  # query of a symmetric set -> its passages'
     without_in_batch: frozenset[str] = frozenset()  # queries whose negatives are their own alone
     teacher_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # query -> canonical passage
+    soft_groups: Mapping[str, frozenset[str]] = field(default_factory=dict)  # query -> groups that are soft labels
+    guide: Guide | None = None
 
     def __call__(self, examples: Sequence[Example]) -> TrainBatch:
         """The batch; a passage (or copies of it) that several queries bring is encoded once."""
@@ -174,21 +176,28 @@ class Collator:
         teacher = torch.full(positive.shape, torch.nan)
         brought: list[tuple[int, int]] = []  # pairs of row and column
         relevant: list[tuple[int, int]] = []
+        softened: list[tuple[int, int]] = []
         answers: list[tuple[int, int]] = []
         for row, (example, passages) in enumerate(zip(examples, own, strict=True)):
             brought += [(row, columns[passage]) for passage in passages]
-            groups = self.known.of_query[example.query_id]
-            relevant += [(row, column) for group in groups for column in of_group.get(group, ())]
+            for pairs, groups in (
+                (relevant, self.known.of_query[example.query_id]),
+                (softened, self.soft_groups.get(example.query_id, ())),
+            ):
+                pairs += [(row, column) for group in groups for column in of_group.get(group, ())]
             answers += [(row, columns[self.known.canonical_passage[p]]) for p in example.positive_ids]
             scored = self.teacher_scores.get(example.query_id, {})
             for passage in scored.keys() & columns.keys():
                 teacher[row, columns[passage]] = scored[passage]
         negative[_places(brought)] = True
-        negative[_places(relevant)] = False
+        negative[_places(relevant + softened)] = False
         positive[_places(answers)] = True
+        soft = torch.zeros_like(negative)
+        soft[_places(softened)] = True
         texts = [self._query(example) for example in examples]
         texts += [self.passage_tokens[token_rows[passage]] for passage in ordered]
-        return TrainBatch(texts, len(examples), positive, negative, teacher)
+        guide = self.guide and self.guide.scores([example.query_id for example in examples], ordered)
+        return TrainBatch(texts, len(examples), positive, negative, soft, teacher, guide)
 
     def _query(self, example: Example) -> np.ndarray:
         return self.query_tokens[self.query_rows[example.query_id]]

@@ -165,7 +165,7 @@ def _probe_loss(encoder: Encoder, batch: TrainBatch, objective: Objective, confi
     with peak_of_work(device) as peak:
         start = time.perf_counter()
         masks = batch.to(device)
-        known = Known(masks.positive, masks.negative, masks.teacher)
+        known = Known(masks.positive, masks.negative, masks.soft, masks.teacher, masks.guide)
         queries, passages = split_at(_learning(drawn, device), batch.num_queries)
         distill = config.self_distill and bool(objective.mixed(heads))
         unified(objective, queries, passages, known, self_distill=distill).loss.backward()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
@@ -15,8 +18,9 @@ from m3tune.errors import TrainingError
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.encode import tokenize_queries
 from m3tune.training.batches import Collator, Examples, make_examples
+from m3tune.training.guide import make_guide
 from m3tune.training.sets import TrainSet, remarks, training_sets
-from m3tune.types import Example
+from m3tune.types import SOFT, Example
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,19 @@ def make_feed(
         counts |= {"given_negatives": given, "given_negatives_known_relevant": relevant}
     if collate.teacher_scores:
         counts["queries_with_teacher_scores"] = sum(map(bool, collate.teacher_scores.values()))
+    if soft := sum(negative.source == SOFT for negative in collection.negatives):
+        counts["soft_labels"] = soft
     if collection.sets:
         counts["queries_by_set"] = {of_set.name: len(of_set) for of_set in sets}
     return Feed(sets, examples, collate, counts)
+
+
+def guided(feed: Feed, spec: str, collection: Collection, dtype: torch.dtype, place: Path) -> Feed:
+    """The same feed, whose batches bring the scores of the model that `spec` names; its vectors are kept in `place`."""
+    collate = feed.collate
+    passages = dict.fromkeys(passage for rows in collate.passage_rows.values() for passage in rows)
+    guide = make_guide(spec, collection, list(collate.query_rows), list(passages), dtype, place)
+    return replace(feed, collate=replace(collate, guide=guide))
 
 
 def _collator(
@@ -112,7 +126,17 @@ def _collator(
         own_passage_prompt=own_prompt,
         without_in_batch=frozenset(q for s in sets if not s.in_batch_negatives for q in s.query_ids),
         teacher_scores=scores,
+        soft_groups=_soft_groups(collection, known),
     )
+
+
+def _soft_groups(collection: Collection, known: KnownRelevant) -> dict[str, frozenset[str]]:
+    """Query id -> groups of passages nearly the same as its soft labels, without those known to be relevant."""
+    groups: dict[str, set[str]] = {}
+    for query_id, passage_id, source, _ in collection.negatives:
+        if source == SOFT and not known.holds(query_id, passage_id):
+            groups.setdefault(query_id, set()).add(known.group(passage_id))
+    return {query_id: frozenset(of_query) for query_id, of_query in groups.items()}
 
 
 def _query_prompt(encoder: Encoder, collection: Collection, query_id: str) -> str:

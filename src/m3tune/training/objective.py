@@ -26,8 +26,10 @@ class Known(NamedTuple):
     """What is known of each (query, passage) pair of a batch."""
 
     positive: Tensor  # (Q, P) bool
-    negative: Tensor  # (Q, P) bool, disjoint
+    negative: Tensor  # (Q, P) bool
+    soft: Tensor  # (Q, P) bool, of which only the teacher's score is learned; the three are disjoint
     teacher: Tensor  # (Q, P) float, not a number where the teacher said nothing
+    guide: Tensor | None = None  # (Q, P) float, another model's scores, which then say who is suspected
 
 
 class Outcome(NamedTuple):
@@ -91,8 +93,9 @@ def unified(
     divided by how many of them there are. Heads that are not there or weigh nothing do not take part. Where
     `self_distill`, the same sum over heads, but of the cross entropy from the detached hybrid's distribution, is
     averaged with it. M3 (Chen et al., 2024, section 3.3), with the weights of FlagEmbedding 1.4.2. With
-    a margin, suspected negatives are left out of all of it, for all heads: by the hybrid's scores over the sum of its
-    weights, or where there is no hybrid by the first head that has a loss.
+    a margin, suspected negatives are left out of all of it, for all heads: by the guide's scores (GISTEmbed, Solatorio,
+    2024), or without one by the hybrid's over the sum of its weights, or where there is no hybrid by the first head
+    that has a loss.
     """
     scores = head_scores(queries, passages)
     mixed = objective.mixed(tuple(scores))
@@ -101,9 +104,7 @@ def unified(
         compared[HYBRID] = hybrid({head: scores[head] for head in mixed}, objective.hybrid_weights)
     share_suspected = None
     if objective.false_negative_margin is not None:
-        # On the scale of one head, so that a margin means the same for a hybrid.
-        weight = sum(objective.hybrid_weights[head] for head in mixed)
-        deciding = compared[HYBRID] / weight if mixed else next(iter(compared.values()))
+        deciding = _own_scores(objective, compared, mixed) if known.guide is None else known.guide
         known, share_suspected = without_suspects(deciding.detach(), known, objective.false_negative_margin)
     parts = {name: compared_loss(objective, score, known) for name, score in compared.items()}
     if "dense" in parts and objective.matryoshka_dims:
@@ -139,11 +140,11 @@ def compared_loss(objective: Objective, scores: Tensor, known: Known) -> Tensor:
     """The contrastive loss of one (Q, P) table of scores, with the teacher's where it has one.
 
     `kl` and `margin` are added; `ordered`, which already sets each passage against the others, replaces the contrastive
-    loss of the queries that the teacher scored.
+    loss of the queries that the teacher scored. Soft labels take part in the teacher's losses alone.
     """
-    positive, negative, teacher = known
-    visible = positive | negative
-    scored = visible & ~teacher.isnan()
+    positive, negative, soft, teacher, _ = known
+    scored = (positive | negative | soft) & ~teacher.isnan()
+    visible = positive | negative | scored
     if objective.distill == "none" or not scored.any():
         return contrastive(scores, positive, negative, objective.temperature)
     if objective.distill == "ordered":
@@ -159,7 +160,7 @@ def compared_loss(objective: Objective, scores: Tensor, known: Known) -> Tensor:
     if objective.distill == "kl":
         taught = distillation(scores, teacher, scored, objective.temperature, objective.teacher_temperature)
     else:
-        taught = margin_mse(scores, teacher, scored & positive, scored & negative, objective.teacher_temperature)
+        taught = margin_mse(scores, teacher, scored & positive, scored & ~positive, objective.teacher_temperature)
     return contrastive(scores, positive, negative, objective.temperature) + objective.distill_weight * taught
 
 
@@ -169,6 +170,15 @@ def matryoshka_scores(queries: Tensor, passages: Tensor, dims: Sequence[int]) ->
     Kusupati et al., 2022.
     """
     return [dense_scores(*(F.normalize(vectors[:, :dim], dim=1) for vectors in (queries, passages))) for dim in dims]
+
+
+def _own_scores(objective: Objective, compared: Mapping[str, Tensor], mixed: Sequence[Head]) -> Tensor:
+    """The scores by which the model itself suspects negatives, on the scale of one head.
+
+    So a margin means the same for a hybrid.
+    """
+    weight = sum(objective.hybrid_weights[head] for head in mixed)
+    return compared[HYBRID] / weight if mixed else next(iter(compared.values()))
 
 
 def _weighed(objective: Objective, parts: Mapping[str, Tensor]) -> Tensor:

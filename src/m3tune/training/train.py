@@ -27,12 +27,14 @@ from m3tune.progress import track
 from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
 from m3tune.training.compiling import compiled
-from m3tune.training.feed import Feed, make_feed
+from m3tune.training.feed import Feed, guided, make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
 from m3tune.training.plan import Plan, make_plan
 from m3tune.training.trainer import DevEvaluation, RetrievalTrainer
 from m3tune.training.warm_start import warm_start_sparse
+
+_GUIDE = "guide"  # the folder of its vectors
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def train(
     """Tune `encoder` in place on the positives and given negatives of `query_ids`; it ends as the best checkpoint.
 
     What `similar` holds to be nearly the same as a known relevant passage is no negative. Checkpoints and the log go to
-    `folder`; an interrupted run that left checkpoints there goes on from the last one.
+    `folder`, a guide's vectors too until the end; an interrupted run that left checkpoints there goes on from the last.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError(
@@ -70,6 +72,8 @@ def train(
             fix="start m3tune once; it trains on one device so far",
         )
     feed, batches, precision = _made_ready(encoder, collection, similar, query_ids, config, say)
+    if config.guide is not None:
+        feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
     device, rate = encoder.device, resolve_learning_rate(config, encoder.dimension)
     checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
     if checkpoint:
@@ -98,6 +102,7 @@ def train(
                     advance, say,
                 )  # fmt: skip
             trainer.train(resume_from_checkpoint=checkpoint)
+    shutil.rmtree(folder / _GUIDE, ignore_errors=True)
     encoder.recompute_layers(False)
     state = trainer.state
     if state.best_metric is None or state.best_global_step is None:

@@ -124,7 +124,7 @@ class RetrievalTrainer(Trainer):
         parts = Parts(inputs.texts, self.budget.tokens, self.args.device)
         vectors = encode_parts(model, parts, self.looked_at, dropout=self.config.dropout > 0)
         queries, passages = split_at(vectors, inputs.num_queries)
-        known = Known(inputs.positive, inputs.negative, inputs.teacher)
+        known = Known(inputs.positive, inputs.negative, inputs.soft, inputs.teacher, inputs.guide)
         # By optimizer steps done, which a resumed run knows.
         begun = self.state.global_step >= self.config.self_distill_start * self.state.max_steps
         distill = self.config.self_distill and begun

@@ -25,7 +25,7 @@ from m3tune.model.weights import load_encoder, model_folder
 from m3tune.negatives.table import read_negatives
 from m3tune.recipe import load_recipe
 from m3tune.retrieval.store import OF_QUERIES, differing_from, is_vectors
-from m3tune.types import Finding, Split
+from m3tune.types import SOFT, Finding, Split
 
 RESOLVED = "resolved.toml"
 _PLACES = ("base", "train/model", "model")  # of settings in a run
@@ -46,14 +46,14 @@ def read_run(folder: Path, queries: int = 256, vectors: Sequence[Path] = ()) -> 
     if not is_run(folder):
         raise ArtifactError("this is no run directory", where=folder, fix="name the folder that m3tune run wrote")
     recipe, prepared = load_recipe(folder / RESOLVED), load_prepared(folder / "data")
-    train = folder / "train" if (folder / "train").is_dir() else folder / "train.partial"
+    train = _training(folder)
     selection, verdict = _json(train / "selection.json"), _json(folder / "verdict.json")
-    if train.name == "train":  # what is chosen after training that was begun anew is not known yet
+    if train == folder / "train":  # what is chosen after training that was begun anew is not known yet
         selection |= _json(folder / "select" / "selection.json")
     case = Case(
         folder=folder,
         recipe=recipe,
-        collection=_with_mined(prepared.collection, recipe, folder / "negatives"),
+        collection=_with_mined(prepared.collection, recipe, train.parent / "negatives"),
         similar=prepared.similar,
         split=prepared.split,
         data_findings=tuple(_findings(folder / "data" / FINDINGS)),
@@ -119,12 +119,21 @@ def statements(folder: Path) -> dict[str, dict[str, Any]]:
     return said
 
 
+def _training(folder: Path) -> Path:
+    """The training of a run, or as far as it got, in the newest of its rounds where none was chosen yet."""
+    numbered = (place for place in (folder / "rounds").glob("*") if place.name.isdigit())
+    rounds = sorted(numbered, key=lambda place: int(place.name), reverse=True)
+    places = [place / name for place in (folder, *rounds) for name in ("train", "train.partial")]
+    return next((place for place in places if place.is_dir()), folder / "train.partial")
+
+
 def _with_mined(collection: Collection, recipe: Recipe, mined: Path) -> Collection:
-    """The collection with the negatives that the run mined, where it did."""
+    """The collection with the negatives that the run mined, where it did; soft labels are none."""
     if recipe.mine is None or not (mined / MANIFEST).is_file():
         return collection
     given = collection.negatives if recipe.mine.keep_given else ()
-    return dataclasses.replace(collection, negatives=(*given, *read_negatives(mined)))
+    hard = (negative for negative in read_negatives(mined) if negative.source != SOFT)
+    return dataclasses.replace(collection, negatives=(*given, *hard))
 
 
 def _examined(
