@@ -61,5 +61,15 @@ def track(label: str, total: int, done: int = 0) -> Iterator[Advance]:
     yield advance
 
 
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Show no bar for any `track` inside, where one around it tells of the same work."""
+    token = _bars.set(None)
+    try:
+        yield
+    finally:
+        _bars.reset(token)
+
+
 def _ignore(amount: int, note: str = "") -> None:
     pass
