@@ -82,8 +82,10 @@ def _one(
     fate, reason = _fate_of(task, train, watched, folder / f"trial-{number}")
     if fate == FAILED and number == 0:
         raise TrainingError(reason, where="search", fix="the recipe's own values must train before others are tried")
+    seconds = round(watched.seconds, 3)
+    whole = seconds if fate == COMPLETE else round(watched.whole_s, 3)
     return Record(
-        number, suggestion.values, fate, watched.steps, watched.of_steps, round(watched.seconds, 3), watched.dev,
+        number, suggestion.values, fate, watched.steps, watched.of_steps, seconds, whole, watched.dev,
         watched.at_rungs, watched.per_query, suggestion.marks, reason,
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ def search_settings(directory: Path, on_dev: OnDev, key: StageKey, say: Say) -> 
             counts |= _search(partial, on_dev, say)
     found = read_json(directory / SEARCH)
     for line in in_words(found):
-        say(line)
+        say(f"search: {line}")
     return _chosen(recipe, TrainConfig.model_validate(found["train"]))
 
 

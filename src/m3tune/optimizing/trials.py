@@ -18,13 +18,16 @@ OUT_OF_TIME: Fate = "out of time"
 
 TRIALS = "trials.json"
 
+_STEPS_TO_KNOW = 3  # of the first trial, however short the time is: they tell what time would do
+
 
 @dataclass(frozen=True)
 class Record:
     """What one trial was and what came of it.
 
     `dev` is [step, best development metric so far] of every evaluation, `at_rungs` that metric at each rung,
-    `per_query` the metric of every development query at the best evaluation, `marks` what the halving has to know.
+    `per_query` the metric of every development query at the best evaluation, `marks` what the halving has to know,
+    `whole_s` the seconds that it takes to the end, as far as is known.
     """
 
     number: int
@@ -33,6 +36,7 @@ class Record:
     steps: int
     of_steps: int
     seconds: float
+    whole_s: float
     dev: list[list[float]] = field(default_factory=list)
     at_rungs: list[float] = field(default_factory=list)
     per_query: Mapping[str, float] = field(default_factory=dict)
@@ -43,11 +47,6 @@ class Record:
     def best(self) -> float | None:
         """The best development metric; None before the first evaluation."""
         return self.dev[-1][1] if self.dev else None
-
-    @property
-    def whole_s(self) -> float:
-        """Seconds from the first step to the last one, as far as is known."""
-        return self.seconds * self.of_steps / max(1, self.steps)
 
 
 class Ended(Exception):
@@ -77,6 +76,7 @@ class Watched:
     ) -> None:  # fmt: skip
         self.rule, self.at, self.left_s, self.clock, self.tell, self.first = rule, at, left_s, clock, tell, first
         self.start = clock()
+        self.first_step_s = 0.0  # that and the loading before it, which do not grow with the steps
         self.steps = self.of_steps = 0
         self.dev: list[list[float]] = []
         self.at_rungs: list[float] = []
@@ -87,12 +87,20 @@ class Watched:
         """Since the trial began, its model's loading and its evaluations among it."""
         return self.clock() - self.start
 
+    @property
+    def whole_s(self) -> float:
+        """Seconds that all steps take, if the others are as long as those after the first."""
+        others = (self.of_steps - 1) / max(1, self.steps - 1)
+        return self.first_step_s + (self.seconds - self.first_step_s) * others
+
     def stepped(self, step: int, of: int) -> None:
         """So many steps are done."""
         self.steps, self.of_steps = step, of
+        self.first_step_s = self.first_step_s or self.seconds
         best = f", dev {self.dev[-1][1]:.4f}" if self.dev else ""
         self.tell(f"step {step:,} of {of:,}{best}")
-        if self.seconds > self.left_s:
+        known = not self.first or step >= _STEPS_TO_KNOW
+        if self.seconds > self.left_s and known:
             raise Ended(OUT_OF_TIME)
 
     def evaluated(self, value: float, per_query: Mapping[str, float]) -> None:
@@ -102,7 +110,7 @@ class Watched:
         best = max(value, self.dev[-1][1]) if self.dev else value
         self.dev.append([self.steps, best])
         is_last = self.steps == self.of_steps
-        if self.first and not is_last and 2 * self.seconds * self.of_steps / self.steps > self.left_s:
+        if self.first and not is_last and 2 * self.whole_s > self.left_s:
             raise Ended(OUT_OF_TIME)
         if len(self.dev) in self.at:
             self.at_rungs.append(best)

@@ -72,7 +72,7 @@ def alone(found: Mapping[str, Any]) -> str:
     given, needed = 60 * found["minutes"], found["needed_s"]
     more = f", so ask for --search {math.ceil(needed / 60)}m or more" if needed > given else ""
     return (
-        f"search: only the recipe's own values were tried, and stay; two trainings like it take about "
+        f"only the recipe's own values were tried, and stay; two trainings like it take about "
         f"{words.duration(needed)}, and {words.duration(given)} were given{more}"
     )
 
@@ -81,16 +81,17 @@ def sentence(found: Mapping[str, Any]) -> str:
     """Which values were chosen, and what they reached beside the recipe's own."""
     own, chosen = found["trials"][0], found["trials"][found["chosen"]]
     whole = [trial for trial in found["trials"] if trial["fate"] == "complete"]
-    count = f"over {len(found['trials'])} trials, {len(whole)} of them to the end"
+    spent = words.duration(found["seconds"])
+    count = f"over {len(found['trials'])} trials, {len(whole)} of them to the end, in {spent}"
     metric, reached = found["metric"], chosen["dev"][-1][1]
     if chosen is own:
         best = max(trial["dev"][-1][1] for trial in whole)
         return (
-            f"search: the recipe's own values stay: nothing beat their dev {metric} of {reached:.4f} by more than "
+            f"the recipe's own values stay: nothing beat their dev {metric} of {reached:.4f} by more than "
             f"noise (the best reached {best:.4f}), {count}"
         )
     return (
-        f"search: {values_in_words(chosen['values'])}: dev {metric} {reached:.4f} against {own['dev'][-1][1]:.4f} "
+        f"{values_in_words(chosen['values'])}: dev {metric} {reached:.4f} against {own['dev'][-1][1]:.4f} "
         f"by the recipe's own values, {count}"
     )
 
