@@ -106,7 +106,7 @@ def caution(found: Mapping[str, Any]) -> str:
 
 def importance(found: Mapping[str, Any]) -> str:
     """Which settings mattered, and how little that says."""
-    shares = ", ".join(f"{_name(key)} {share:.0%}" for key, share in found["importance"].items())
+    shares = ", ".join(f"{_name(key)} {100 * share:.0f} %" for key, share in found["importance"].items())
     return f"what set the best third apart at the first rung: {shares}; of {len(found['trials'])} trials a rough hint"
 
 
@@ -114,7 +114,8 @@ def rule(found: Mapping[str, Any]) -> str:
     """How the search chose."""
     return (
         "Chosen are the values nearest to the recipe's own that beat these on development data by more than noise "
-        f"(p ≤ {found['noise']:g}) and are not behind the best such trial by more than noise."
+        f"(p ≤ {found['noise']:g}) and are not behind the best such trial by more than noise; where there are none, "
+        "these stay."
     )
 
 
