@@ -261,7 +261,7 @@ def test_a_whole_run_on_mixed_rows_with_tables_for_its_sets(tiny_folders, mixed,
         raise Handed(*arguments)
 
     shutil.rmtree(tmp_path / "run" / "train")
-    monkeypatch.setattr(pipeline, "train", refuse)
+    monkeypatch.setattr(pipeline, "tune_on_dev", refuse)
     similar = Similar(passages={"a": "b"})
     with pytest.raises(Handed) as handed:
         pipeline.tune(tmp_path / "run", recipe, replace(load_prepared(tmp_path / "run" / "data"), similar=similar))
