@@ -127,7 +127,7 @@ def test_a_replay_takes_the_chosen_values_without_searching(finished, tmp_path):
 # --- it never looks at the test
 
 
-def test_no_test_query_is_measured_tokenised_or_asked_for_while_it_searches(place, tmp_path, monkeypatch):
+def test_only_development_queries_are_measured_and_no_test_query_is_handed_in(place, tmp_path, monkeypatch):
     measured, real = [], tuning.measure_encoder
 
     def spied(encoder, name, collection, passages, sets, *rest):
