@@ -183,7 +183,7 @@ def fail(*_, **__):
 def test_a_second_run_does_nothing_and_says_the_same(copied, monkeypatch):
     folder, recipe = copied
     before, verdict = manifests(folder), (folder / "verdict.json").read_text()
-    for name in ("train", "measure_encoder", "measure_bm25", "load_encoder", "save_encoder"):
+    for name in ("tune_on_dev", "measure_encoder", "measure_bm25", "load_encoder", "save_encoder"):
         monkeypatch.setattr(pipeline, name, fail)
     for name in ("read_collection", "find_similar", "split_queries"):
         monkeypatch.setattr(preparation, name, fail)

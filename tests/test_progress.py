@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from m3tune.progress import shown, track
+from m3tune.progress import hidden, shown, track
 
 
 def console():
@@ -71,3 +71,16 @@ def test_brackets_in_a_name_are_shown_as_they_are(name):
     with shown(screen), track(f"encode ({name})", total=1) as advance:
         advance(1, note=name)
     assert f"encode ({name})" in text_of(screen)
+
+
+def test_what_is_hidden_has_no_bar_and_the_bar_around_it_goes_on():
+    screen = console()
+    with shown(screen), track("search", total=10) as outer:
+        with hidden(), track("train", total=4) as inner:
+            inner(4)
+            outer(5, note="trial 3")
+        with track("later", total=1) as advance:
+            advance(1)
+    assert "trial 3" in text_of(screen)
+    assert "later" in text_of(screen)
+    assert "train" not in text_of(screen)

@@ -238,7 +238,7 @@ def test_a_recipe_with_every_key_set_reads_back_equal():
         'train.report_to=["tensorboard", "wandb"]', "train.learning_rate=1e-30", "train.deepspeed=x.json",
         "train.sets.a.weight=0.5", "train.sets.a.in_batch_negatives=false", "train.false_negative_margin=0.1",
         "train.fsdp=full_shard", "train.fsdp_config=f.json", "train.patience=3", 'evaluate.metrics=["AP@100"]',
-        "select.retention=general", "select.alphas=[]", "train.guide=g",
+        "select.retention=general", "select.alphas=[]", "train.guide=g", "search.minutes=1.5", "search.trials=9",
     ]  # fmt: skip
     recipe = build_recipe(SMALLEST, overrides)
     assert round_trip(recipe) == recipe

@@ -30,6 +30,7 @@ _RECORDED_PACKAGES = (
     "accelerate",
     "tokenizers",
     "peft",
+    "optuna",
     "numpy",
     "ir-measures",
     "bm25s",

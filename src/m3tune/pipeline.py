@@ -1,7 +1,7 @@
 """The stages in order: files in, a judged retriever out. A library user starts here; the command line only calls this.
 
-    prepare -> measure_words -> measure_base -> mine and tune, in rounds where the recipe says so -> select
-    -> measure_tuned -> judge -> deliver -> report
+    prepare -> measure_words -> measure_base -> find_settings, where the recipe searches -> mine and tune, in rounds
+    where the recipe says so -> select -> measure_tuned -> judge -> deliver -> report
 
 Each stage is a function of the run folder, the recipe and what came before, and fills one directory of the run:
 
@@ -10,6 +10,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
     base/         the untuned encoder on the test queries, by every head; base/dev on the development corpus
     bm25/         the baseline without a model
     negatives/    candidates, which of them are negatives and why, where the recipe mines; negatives.html
+    search/       where the recipe searches for settings: every trial, what was chosen (chosen.toml) and why
     train/        the log, the best checkpoint (train/model) and how good it is (selection.json)
     rounds/       the two before for each round of mining and training, where there are several; the best stands above
     select/       what was chosen between the base, that checkpoint and merges of the two (selection.json), and why
@@ -60,16 +61,16 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.merge import interpolate
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
-from m3tune.preparation import Say, prepare
+from m3tune.optimizing.stage import check_search, search_settings
+from m3tune.preparation import Say, prepare, silent
 from m3tune.recipe import to_toml
 from m3tune.record import record_run
 from m3tune.report import words
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
-from m3tune.retrieval.search import FIRST_STAGE
-from m3tune.rounds import mine_and_tune, tuned_model
+from m3tune.rounds import mine_and_tune, mine_first, tuned_model
 from m3tune.training.sets import training_sets
-from m3tune.training.train import train
+from m3tune.tuning import OnDev, recipe_weights, tune_on_dev
 from m3tune.types import HYBRID, RRF, Head
 
 
@@ -90,14 +91,11 @@ class Verdict:
     head: str = "dense"
 
 
-def silent(_: str) -> None:
-    """The `say` of a caller who wants to hear nothing."""
-
-
 def run(recipe: Recipe, say: Say = silent) -> Verdict:
     """Every stage of `recipe`, skipping what is up to date and going on with what was cut off."""
     parse_metrics((*recipe.evaluate.metrics, recipe.evaluate.main_metric))
     check_use(recipe)
+    check_search(recipe)
     folder = Path(recipe.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
@@ -108,6 +106,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     with tokens_kept(folder / "tokens"):
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
+        recipe = find_settings(folder, recipe, prepared, say)
         mine_and_tune(folder, recipe, prepared, tune, say)
         select(folder, recipe, prepared, say)
         measure_tuned(folder, recipe, prepared, say)
@@ -160,6 +159,28 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
         counts |= {**measured.counts, "dev_passages": len(corpus)}
 
 
+def find_settings(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> Recipe:
+    """The recipe as a search on development data leaves it, where it asks for one; resolved.toml becomes that.
+
+    Trials train on the negatives of the first round of mining, where the recipe mines.
+    """
+    if recipe.search.minutes is None:
+        if (folder / "search").is_dir():
+            say("search/ has settings found for an earlier run: without --search the recipe's own are used")
+        return recipe
+    prepared = mine_first(folder, recipe, prepared, say)
+    corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
+    tried = {"search": recipe.search.model_dump(exclude={"minutes"}), "noise": recipe.select.noise}
+    tried |= recipe.evaluate.model_dump(include={"resamples", "seed"})
+    key = _model_key("search", recipe, prepared, _training(recipe, corpus) | tried)
+    # Without the test queries: what is not there, nobody looks at.
+    without_test = replace(prepared, split=replace(prepared.split, test=()))
+    with _vectors(folder, "search") as place:
+        found = search_settings(folder / "search", OnDev(recipe, without_test, corpus, place), key, say)
+    (folder / "resolved.toml").write_text(to_toml(found), encoding="utf-8")
+    return found
+
+
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent, into: Path | None = None) -> None:
     """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there.
 
@@ -168,46 +189,20 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent, in
     directory = (into or folder) / "train"
     metric = recipe.evaluate.main_metric
     corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
-    choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
-    guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
-    config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus), "guide": guide}
-    key = _model_key("train", recipe, prepared, config | choice)
+    key = _model_key("train", recipe, prepared, _training(recipe, corpus))
     if is_complete(directory, key):
         return
     encoder, _ = load_encoder(recipe.model)
     head = deciding_head(recipe.evaluate.head, encoder.settings.heads)
     base_head = deciding_head(recipe.evaluate.head, read_json(folder / "base" / "settings.json")["heads"])
     base_metric = mean(load_evaluation(folder / "base" / "dev", base_head).per_query)[metric]
-    weights = _recipe_weights(recipe)
-
-    def search_dev(current: Encoder, heads: Sequence[Head] | None) -> Searched:
-        sets = {"dev": prepared.split.dev}
-        return _measure(current, "dev", recipe, prepared, corpus, sets, heads, place).searched["dev"]
-
-    def evaluate_dev(current: Encoder) -> Mapping[str, float]:
-        # Multi-vectors are searched as they will be on the test: with the first stage of the other heads.
-        alone: tuple[Head, ...] = tuple(one for one in FIRST_STAGE if one == head)
-        searched = search_dev(current, alone or None)
-        values = mean(searched.evaluation(head, weights).per_query)
-        others = [other for other in searched.heads if other != head]
-        return values | {f"{metric} {o}": mean(searched.evaluation(o, weights).per_query)[metric] for o in others}
-
     with writing(directory, key, keep_partial=True) as (partial, counts), _vectors(folder, "dev") as place:
-        result = train(
-            encoder,
-            prepared.collection,
-            prepared.similar,
-            prepared.split.train,
-            recipe.train,
-            metric,
-            evaluate_dev,
-            partial,
-            say,
-        )
+        on_dev = OnDev(recipe, prepared, corpus, place)
+        result = tune_on_dev(encoder, on_dev, partial, say)
         tuned_metric = result.best_metric
         if len(encoder.settings.heads) > 1:
-            searched = search_dev(encoder, None)
-            weights = _tuned_weights(searched, recipe, weights, partial)
+            searched = on_dev.search(encoder)
+            weights = _tuned_weights(searched, recipe, recipe_weights(recipe), partial)
             encoder.settings = replace(encoder.settings, hybrid_weights=weights)
             tuned_metric = mean(searched.evaluation(head, weights).per_query)[metric]
         save_encoder(encoder, partial / "model")
@@ -233,7 +228,7 @@ def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) 
     if is_complete(folder / "select", key):
         return
     base, _ = load_encoder(without_new_heads(recipe.model))
-    default, dev = _recipe_weights(recipe), prepared.split.dev
+    default, dev = recipe_weights(recipe), prepared.split.dev
     base.settings = replace(base.settings, hybrid_weights=_weights_of_base(folder, base) or default)
     tuned, _ = load_encoder(tuned_model(folder, recipe))
     with writing(folder / "select", key, keep_partial=True) as (partial, counts), _vectors(folder, "select") as place:
@@ -407,13 +402,9 @@ def _head_of_base(recipe: Recipe, encoder: Encoder) -> str:
     return deciding_head(choice, encoder.settings.heads)
 
 
-def _recipe_weights(recipe: Recipe) -> Mapping[Head, float]:
-    return dict(zip(("dense", "sparse", "multi"), recipe.train.hybrid_weights, strict=True))
-
-
 def _default_weights(encoder: Encoder, recipe: Recipe) -> Mapping[Head, float]:
     """The hybrid's weights that a model was saved with, else the recipe's."""
-    return encoder.settings.hybrid_weights or _recipe_weights(recipe)
+    return encoder.settings.hybrid_weights or recipe_weights(recipe)
 
 
 def _tuned_weights(
@@ -477,11 +468,18 @@ def _measure(
     prepared: Prepared,
     passage_ids: Sequence[str],
     query_sets: Mapping[str, Sequence[str]],
-    heads: Sequence[Head] | None = None,
-    place: Path | None = None,
+    place: Path,
 ) -> Measured:
     collection, config, precision = prepared.collection, recipe.evaluate, recipe.train.precision
-    return measure_encoder(encoder, name, collection, passage_ids, query_sets, config, precision, heads, place)
+    return measure_encoder(encoder, name, collection, passage_ids, query_sets, config, precision, None, place)
+
+
+def _training(recipe: Recipe, corpus: DevCorpus) -> dict[str, Any]:
+    """What a training that is watched on development data depends on, beside model and data."""
+    choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
+    guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
+    config = {"train": recipe.train.model_dump(), "metric": recipe.evaluate.main_metric, "guide": guide}
+    return config | {"dev_corpus": fingerprint(corpus)} | choice
 
 
 def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any]) -> StageKey:

@@ -68,5 +68,15 @@ def remark(line: str) -> None:
         bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Show no bar for any `track` inside, where one around it tells of the same work."""
+    token = _bars.set(None)
+    try:
+        yield
+    finally:
+        _bars.reset(token)
+
+
 def _ignore(amount: int, note: str = "") -> None:
     pass

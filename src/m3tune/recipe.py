@@ -113,7 +113,7 @@ def _explain_key(key: tuple[str, ...], errors: Sequence[Mapping[str, Any]]) -> s
 def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
     lines = [f"output = {toml_value(recipe.output)}"]
-    for section in ("data", "model", "mine", "train", "evaluate", "select"):
+    for section in ("data", "model", "mine", "train", "evaluate", "select", "search"):
         if table := getattr(recipe, section):
             lines += _table_lines(section, table.model_dump())
     return "\n".join(lines) + "\n"

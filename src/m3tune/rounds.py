@@ -45,7 +45,7 @@ class Round(NamedTuple):
 def mine_and_tune(folder: Path, recipe: Recipe, prepared: Prepared, tune: Tune, say: Say) -> None:
     """Mine and train as often as the recipe says at most; negatives/ and train/ are then those of the best round."""
     if recipe.mine is None or recipe.mine.rounds == 1:
-        tune(folder, recipe, mine(folder, recipe, prepared, without_new_heads(recipe.model), say), say, folder)
+        tune(folder, recipe, mine_first(folder, recipe, prepared, say), say, folder)
         return
     done: list[Round] = []
     for found in _rounds(folder, recipe, prepared, tune, say):
@@ -62,6 +62,13 @@ def mine_and_tune(folder: Path, recipe: Recipe, prepared: Prepared, tune: Tune, 
         share_stage(_place(folder, best.number) / name, folder / name)
 
 
+def mine_first(folder: Path, recipe: Recipe, prepared: Prepared, say: Say) -> Prepared:
+    """The data with the negatives that the untuned model mines: the first round's, or those of a run without rounds."""
+    place = folder if recipe.mine is None or recipe.mine.rounds == 1 else _place(folder, 1)
+    place.mkdir(parents=True, exist_ok=True)
+    return mine(folder, recipe, prepared, without_new_heads(recipe.model), say, place)
+
+
 def tuned_model(place: Path, recipe: Recipe) -> ModelConfig:
     """The best checkpoint in `place`; its folder holds the settings, prompts and limits it was trained with."""
     path = str(place.resolve() / TRAIN / "model")
@@ -76,10 +83,10 @@ def _rounds(folder: Path, recipe: Recipe, prepared: Prepared, tune: Tune, say: S
     before: Path | None = None
     for number in range(1, recipe.mine.rounds + 1):
         place = _place(folder, number)
-        place.mkdir(parents=True, exist_ok=True)
         if before is None:
-            mined = mine(folder, recipe, prepared, without_new_heads(recipe.model), say, place)
+            mined = mine_first(folder, recipe, prepared, say)
         else:
+            place.mkdir(exist_ok=True)
             mined = mine(folder, later, prepared, tuned_model(before, recipe), say, place, before / FOLDER)
         tune(folder, recipe, mined, say, place)
         yield _summary(number, place, before)

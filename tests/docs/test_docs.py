@@ -8,7 +8,16 @@ import pytest
 from typer.main import get_command
 
 from m3tune.cli import app
-from m3tune.config import DataConfig, EvaluateConfig, MineConfig, ModelConfig, Recipe, SelectConfig, TrainConfig
+from m3tune.config import (
+    DataConfig,
+    EvaluateConfig,
+    MineConfig,
+    ModelConfig,
+    Recipe,
+    SearchConfig,
+    SelectConfig,
+    TrainConfig,
+)
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
@@ -18,6 +27,7 @@ SECTIONS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "select": SelectConfig,
+    "search": SearchConfig,
 }
 COMMANDS = get_command(app).commands
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from m3tune import pipeline
+from m3tune import pipeline, tuning
 from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import load_prepared
@@ -257,11 +257,11 @@ def test_a_whole_run_on_mixed_rows_with_tables_for_its_sets(tiny_folders, mixed,
     class Handed(Exception):
         """Ends the stage with what it was given."""
 
-    def refuse(*arguments):
+    def refuse(*arguments, **_):
         raise Handed(*arguments)
 
     shutil.rmtree(tmp_path / "run" / "train")
-    monkeypatch.setattr(pipeline, "train", refuse)
+    monkeypatch.setattr(tuning, "train", refuse)
     similar = Similar(passages={"a": "b"})
     with pytest.raises(Handed) as handed:
         pipeline.tune(tmp_path / "run", recipe, replace(load_prepared(tmp_path / "run" / "data"), similar=similar))

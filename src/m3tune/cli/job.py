@@ -9,7 +9,7 @@ import typer
 
 from m3tune.cli import console
 from m3tune.cli.console import FINE, NOT_GOOD_ENOUGH
-from m3tune.cli.options import Json, Sets
+from m3tune.cli.options import Json, Sets, minutes_of
 
 
 def demo(
@@ -48,15 +48,20 @@ def init(
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe.")] = Path("recipe.toml"),
     overrides: Sets = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Look for better settings on development data first: for 90s, 20m or 2h."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Every stage of a recipe; skips what is up to date and goes on with what was cut off.
 
-    Example: m3tune run recipe.toml --set train.learning_rate=1e-5
+    Example: m3tune run recipe.toml --search 20m
     """
     from m3tune.recipe import load_recipe
 
-    _run(load_recipe(recipe, overrides or []), as_json)
+    searching = [] if search is None else [f"search.minutes={minutes_of('--search', search)}"]
+    _run(load_recipe(recipe, [*(overrides or []), *searching]), as_json)
 
 
 def plan(

@@ -99,7 +99,7 @@ def line_chart(
         x, y = at(*marked)
         parts.append(f'<circle class="ring" cx="{x}" cy="{y}" r="7"/>')
     description = f"{title}: from {_exact(points[0], at_words)} to {_exact(points[-1], at_words)}"
-    return _svg(_WHOLE.width, _WHOLE.height, description, parts)
+    return svg(_WHOLE.width, _WHOLE.height, description, parts)
 
 
 def small_chart(lines: Sequence[Line], *, title: str, least: float = -math.inf) -> str:
@@ -126,7 +126,7 @@ def small_chart(lines: Sequence[Line], *, title: str, least: float = -math.inf) 
     ends = "; ".join(
         f"{line.name} from {_exact(line.points[0], 'step')} to {_exact(line.points[-1], 'step')}" for line in lines
     )
-    return _svg(_SMALL.width, _SMALL.height, f"{title}: {ends}", parts)
+    return svg(_SMALL.width, _SMALL.height, f"{title}: {ends}", parts)
 
 
 def forest_plot(
@@ -163,7 +163,7 @@ def forest_plot(
         parts.append(f'<path class="zero" d="M{at(0)} {top + 21}V{top + 41}"/>')
         parts += _forest_row(row, top, at(row.low), at(row.difference), at(row.high))
     description = f"{title}: " + "; ".join(f"{row.label} {row.words}" for row in intervals)
-    return _svg(_FOREST_WIDTH, bottom + _FOREST_AXIS, description, parts)
+    return svg(_FOREST_WIDTH, bottom + _FOREST_AXIS, description, parts)
 
 
 def scatter_plot(marks: Sequence[Mark], *, title: str, labels: tuple[str, str], reference: tuple[float, str]) -> str:
@@ -193,7 +193,7 @@ def scatter_plot(marks: Sequence[Mark], *, title: str, labels: tuple[str, str], 
             f'<text class="axis name" x="{beside[0]}" y="{y + 4}" text-anchor="{beside[1]}">{escape(mark.name)}</text>'
         )
     described = "; ".join(f"{mark.name} {mark.x:.4g}, {mark.y:.4g}" for mark in marks)
-    return _svg(frame.width, frame.height, f"{title}: {described}", parts)
+    return svg(frame.width, frame.height, f"{title}: {described}", parts)
 
 
 def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:
@@ -221,7 +221,7 @@ def histogram_chart(histogram: Mapping[str, Any], *, title: str) -> str:
     parts.append(
         f'<text class="axis" x="{(left + right) / 2}" y="{frame.height - 6}" text-anchor="middle">characters</text>'
     )
-    return _svg(frame.width, frame.height, f"{title}: lengths from 0 to {histogram['longest']:,} characters", parts)
+    return svg(frame.width, frame.height, f"{title}: lengths from 0 to {histogram['longest']:,} characters", parts)
 
 
 def score_chart(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, title: str) -> str:
@@ -249,7 +249,7 @@ def score_chart(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, 
         parts.append(_polyline(f"line line-{numbers[name]}", corners))
     middle = (frame.left + frame.width - frame.right) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{frame.height - 6}" text-anchor="middle">score</text>')
-    return _svg(frame.width, frame.height, f"{title}: percent of {', of '.join(groups)} by score", parts)
+    return svg(frame.width, frame.height, f"{title}: percent of {', of '.join(groups)} by score", parts)
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -360,7 +360,8 @@ def _exact(point: Point, at_words: str) -> str:
     return f"{point[1]:.4g} at {at_words} {point[0]:,.0f}"
 
 
-def _svg(width: float, height: float, description: str, parts: Sequence[str]) -> str:
+def svg(width: float, height: float, description: str, parts: Sequence[str]) -> str:
+    """A picture of these parts; `description` is what it shows in words."""
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">'
         + "".join(parts)

@@ -26,6 +26,7 @@ from m3tune.evaluation.select import BASE, folder_of
 from m3tune.evaluation.significance import queries_needed
 from m3tune.evaluation.store import HOW, METRICS, Evaluation, load_evaluation
 from m3tune.recipe import load_recipe
+from m3tune.report.settings import SEARCH
 from m3tune.training.findings import health_findings
 from m3tune.types import Qrels, Run
 
@@ -67,6 +68,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "verdict": verdict,
         "chosen": selection["chosen"],
         "selection": selection,
+        "search": _search(run_folder, recipe),
         "base_head": selection["base_head"],
         "no_worse_margin": recipe.evaluate.no_worse_margin,
         "queries_needed": _queries_needed(verdict, base, tuned, qrels, collection),
@@ -87,6 +89,12 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "versions": _versions(manifests.values()),
         "seconds": {stage: manifest["seconds"] for stage, manifest in manifests.items() if "seconds" in manifest},
     }
+
+
+def _search(run_folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """What a search for settings found, where the run trained with it."""
+    found = _optional_json(run_folder / "search" / SEARCH)
+    return found if found and found["train"] == recipe.train.model_dump(mode="json") else None
 
 
 def _folder_of_chosen(run_folder: Path, chosen: str) -> Path:

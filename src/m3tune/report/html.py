@@ -11,7 +11,7 @@ from markupsafe import Markup
 from m3tune.artifact import write_json
 from m3tune.diagnose.error_analysis import write_errors
 from m3tune.evaluation.select import BASE
-from m3tune.report import error_words, words
+from m3tune.report import error_words, settings, words
 from m3tune.report.card import write_card
 from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
@@ -51,6 +51,7 @@ def render(data: Mapping[str, Any]) -> str:
         "delivered": words.delivered(data),
         "rule": words.rule(data["selection"]),
         "retention": words.retention(data["selection"]),
+        "search": _search(data["search"]),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
         "multiples": small_multiples(data["training"]["health"]),
         "errors": error_words.of_page(data),
@@ -81,6 +82,19 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
             marked=best if best in training["dev"] else None,
             dots=True,
         ),
+    }
+
+
+def _search(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page shows of a search for settings."""
+    if found is None:
+        return None
+    return {
+        "rule": settings.rule(found),
+        "lines": [f"{line[0].upper()}{line[1:]}." for line in settings.in_words(found)],
+        "names": settings.names(found),
+        "rows": settings.rows(found),
+        "chart": Markup(settings.parallel_chart(found)),
     }
 
 

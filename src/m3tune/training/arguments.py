@@ -38,8 +38,10 @@ def training_arguments(
     precision: torch.dtype,
     device: torch.device,
     optimizer: OptimizerName,
+    *,
+    checkpoints: bool = True,
 ) -> TrainingArguments:
-    """What the recipe says, in the Trainer's words."""
+    """What the recipe says, in the Trainer's words; without `checkpoints` nothing is saved, nor the best loaded."""
     every = math.ceil(steps / config.evaluations)
     return TrainingArguments(
         output_dir=str(output),
@@ -56,10 +58,10 @@ def training_arguments(
         fp16=precision == torch.float16,
         eval_strategy="steps",
         eval_steps=every,
-        save_strategy="steps",
+        save_strategy="steps" if checkpoints else "no",
         save_steps=every,
         save_total_limit=1,
-        load_best_model_at_end=True,
+        load_best_model_at_end=checkpoints,
         metric_for_best_model=f"eval_{main_metric}",
         greater_is_better=True,
         logging_steps=config.logging_steps,

@@ -87,6 +87,17 @@ class ShowProgress(TrainerCallback):
         self.advance(0, note=" | ".join(self.parts.values()))
 
 
+class AfterStep(TrainerCallback):
+    """Tells of every step done, and of how many there are; who is told may end the training by raising."""
+
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self.tell = tell
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell."""
+        self.tell(state.global_step, state.max_steps)
+
+
 def not_finite(what: str, state: TrainerState, args: TrainingArguments) -> TrainingError:
     """The error of a loss or gradient that is not a finite number."""
     return TrainingError(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
 from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
+from m3tune.training.callbacks import AfterStep
 from m3tune.training.compiling import compiled
 from m3tune.training.feed import Feed, guided, make_feed
 from m3tune.training.objective import Objective
@@ -59,11 +60,14 @@ def train(
     evaluate_dev: DevEvaluation,
     folder: Path,
     say: Callable[[str], None],
+    after_step: Callable[[int, int], None] | None = None,
 ) -> TrainingResult:
     """Tune `encoder` in place on the positives and given negatives of `query_ids`; it ends as the best checkpoint.
 
     What `similar` holds to be nearly the same as a known relevant passage is no negative. Checkpoints and the log go to
     `folder`, a guide's vectors too until the end; an interrupted run that left checkpoints there goes on from the last.
+    With `after_step` this is a trial: that is told of every step and of how many there are, and may raise to end the
+    training; no checkpoint is written, and the encoder ends as the last step left it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError(
@@ -95,24 +99,24 @@ def train(
                 say(compiling)
             with _settings_explained():
                 arguments = training_arguments(
-                    config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer
-                )
+                    config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer,
+                    checkpoints=after_step is None,
+                )  # fmt: skip
                 trainer = RetrievalTrainer(
                     encoder, arguments, config, feed.examples, batches, feed.collate, plan.budget, evaluate_dev,
                     advance, say,
                 )  # fmt: skip
+            if after_step is not None:
+                trainer.add_callback(AfterStep(after_step))
             trainer.train(resume_from_checkpoint=checkpoint)
     shutil.rmtree(folder / _GUIDE, ignore_errors=True)
     encoder.recompute_layers(False)
     state = trainer.state
-    if state.best_metric is None or state.best_global_step is None:
-        raise TrainingError(
-            "training ended without one development evaluation", where="train", fix="raise train.epochs"
-        )
+    best_step, best_metric = _best_evaluation(state.log_history, f"eval_{main_metric}")
     encoder.eval()
     return TrainingResult(
-        best_step=state.best_global_step,
-        best_metric=state.best_metric,
+        best_step=best_step,
+        best_metric=best_metric,
         steps=state.global_step,
         log=tuple(state.log_history),
         counts=feed.counts,
@@ -155,6 +159,17 @@ def _made_ready(
     encoder.to(device)
     set_dropout(encoder, config.dropout)
     return feed, EpochBatches(feed.sets, config), pick_precision(config.precision, device)
+
+
+def _best_evaluation(log: Sequence[Mapping[str, Any]], name: str) -> tuple[int, float]:
+    """Step and value of the first best evaluation, which is the one that the Trainer keeps."""
+    evaluated = [line for line in log if name in line]
+    if not evaluated:
+        raise TrainingError(
+            "training ended without one development evaluation", where="train", fix="raise train.epochs"
+        )
+    best = max(evaluated, key=lambda line: line[name])
+    return best["step"], best[name]
 
 
 def _check_objective(encoder: Encoder, config: TrainConfig) -> None:

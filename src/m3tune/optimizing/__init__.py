@@ -1,0 +1,1 @@
+"""Settings of training that a search on development data finds within a budget of time."""

@@ -1,0 +1,125 @@
+"""The trials of a search: one training each, told of at every step, ended early where it is not worth going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from m3tune.artifact import read_json
+from m3tune.optimizing.space import Values
+
+Fate = Literal["complete", "halved", "failed", "out of time"]
+COMPLETE: Fate = "complete"
+HALVED: Fate = "halved"  # not in the best third at a rung
+FAILED: Fate = "failed"  # what it asks for cannot be trained
+OUT_OF_TIME: Fate = "out of time"
+
+TRIALS = "trials.json"
+
+_STEPS_TO_KNOW = 3  # of the first trial, however short the time is: they tell what time would do
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one trial was and what came of it.
+
+    `dev` is [step, best development metric so far] of every evaluation, `at_rungs` that metric at each rung,
+    `per_query` the metric of every development query at the best evaluation, `marks` what the halving has to know,
+    `whole_s` the seconds that it takes to the end, as far as is known.
+    """
+
+    number: int
+    values: Values
+    fate: Fate
+    steps: int
+    of_steps: int
+    seconds: float
+    whole_s: float
+    dev: list[list[float]] = field(default_factory=list)
+    at_rungs: list[float] = field(default_factory=list)
+    per_query: Mapping[str, float] = field(default_factory=dict)
+    marks: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def best(self) -> float | None:
+        """The best development metric; None before the first evaluation."""
+        return self.dev[-1][1] if self.dev else None
+
+
+class Ended(Exception):
+    """Ends a trial before its last step."""
+
+    def __init__(self, fate: Fate) -> None:
+        self.fate = fate
+        super().__init__(fate)
+
+
+class Rule(Protocol):
+    """Whether a trial goes on from a rung."""
+
+    def goes_on(self, rung: int, value: float) -> bool:
+        """True where it does."""
+
+
+class Watched:
+    """A trial while it trains. Raises Ended where `rule` halves it or its time is up.
+
+    `first` is the recipe's own trial: it ends as soon as it is seen that not even two like it fit into `left_s`.
+    """
+
+    def __init__(
+        self, rule: Rule, at: list[int], left_s: float, clock: Callable[[], float], tell: Callable[[str], None],
+        *, first: bool,
+    ) -> None:  # fmt: skip
+        self.rule, self.at, self.left_s, self.clock, self.tell, self.first = rule, at, left_s, clock, tell, first
+        self.start = clock()
+        self.first_step_s = 0.0  # that and the loading before it, which do not grow with the steps
+        self.steps = self.of_steps = 0
+        self.dev: list[list[float]] = []
+        self.at_rungs: list[float] = []
+        self.per_query: Mapping[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Since the trial began, its model's loading and its evaluations among it."""
+        return self.clock() - self.start
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds that all steps take, if the others are as long as those after the first."""
+        others = (self.of_steps - 1) / max(1, self.steps - 1)
+        return self.first_step_s + (self.seconds - self.first_step_s) * others
+
+    def stepped(self, step: int, of: int) -> None:
+        """So many steps are done."""
+        self.steps, self.of_steps = step, of
+        self.first_step_s = self.first_step_s or self.seconds
+        best = f", dev {self.dev[-1][1]:.4f}" if self.dev else ""
+        self.tell(f"step {step:,} of {of:,}{best}")
+        known = not self.first or step >= _STEPS_TO_KNOW
+        if self.seconds > self.left_s and known:
+            raise Ended(OUT_OF_TIME)
+
+    def evaluated(self, value: float, per_query: Mapping[str, float]) -> None:
+        """The metric after the last step."""
+        if not self.dev or value > self.dev[-1][1]:
+            self.per_query = per_query
+        best = max(value, self.dev[-1][1]) if self.dev else value
+        self.dev.append([self.steps, best])
+        is_last = self.steps == self.of_steps
+        if self.first and not is_last and 2 * self.whole_s > self.left_s:
+            raise Ended(OUT_OF_TIME)
+        if len(self.dev) in self.at:
+            self.at_rungs.append(best)
+            if not self.rule.goes_on(self.at.index(len(self.dev)), best):
+                raise Ended(HALVED)
+
+
+def load_trials(folder: Path) -> list[Record]:
+    """The trials that were decided, in order. One that the clock ended was not: with more time it is done again."""
+    file = folder / TRIALS
+    records = [Record(**row) for row in read_json(file)] if file.is_file() else []
+    return [record for record in records if record.fate != OUT_OF_TIME]
