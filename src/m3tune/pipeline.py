@@ -50,7 +50,7 @@ from m3tune.evaluation.measure import (
     measure_encoder,
 )
 from m3tune.evaluation.metrics import mean, parse_metrics
-from m3tune.evaluation.select import BASE
+from m3tune.evaluation.select import BASE, LAST
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
 from m3tune.mining import check_use, mine, without_new_heads
@@ -158,11 +158,15 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
 
 
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:
-    """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there."""
-    metric = recipe.evaluate.main_metric
+    """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there.
+
+    Where `select.rule` is "last" it is the last step's.
+    """
+    metric, keep_best = recipe.evaluate.main_metric, recipe.select.rule != LAST
     corpus: DevCorpus = tuple(read_json(folder / "base" / "dev_corpus.json"))
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
     config = {"train": recipe.train.model_dump(), "metric": metric, "dev_corpus": fingerprint(corpus)}
+    config |= {} if keep_best else {"keep": LAST}
     key = _model_key("train", recipe, prepared, config | choice)
     if is_complete(folder / "train", key):
         return
@@ -195,6 +199,7 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
             evaluate_dev,
             partial,
             say,
+            keep_best=keep_best,
         )
         tuned_metric = result.best_metric
         if len(encoder.settings.heads) > 1:
@@ -210,7 +215,8 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
         for checkpoint in partial.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     say(
-        f"dev {metric}: base {base_metric:.4f} ({base_head}), best checkpoint (step {result.best_step}) "
+        f"dev {metric}: base {base_metric:.4f} ({base_head}), {'best' if keep_best else 'last'} checkpoint (step "
+        f"{result.best_step}) "
         f"{tuned_metric:.4f} ({head})"
     )
 
@@ -276,7 +282,7 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
     base, tuned = load_evaluation(folder / "base", base_head), load_evaluation(folder / "tuned", head)
     comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate, prepared.similar)
     word = verdict(comparison, recipe.evaluate.no_worse_margin)
-    delivered = BASE if word == "worse" else selection["chosen"]
+    delivered = BASE if word == "worse" and recipe.select.rule != LAST else selection["chosen"]
     main = comparison.main
     result = Verdict(
         metric=main.metric,

@@ -38,8 +38,10 @@ def training_arguments(
     precision: torch.dtype,
     device: torch.device,
     optimizer: OptimizerName,
+    *,
+    keep_best: bool = True,
 ) -> TrainingArguments:
-    """What the recipe says, in the Trainer's words."""
+    """What the recipe says, in the Trainer's words; the model ends as the best checkpoint, or as the last step."""
     every = math.ceil(steps / config.evaluations)
     return TrainingArguments(
         output_dir=str(output),
@@ -59,7 +61,7 @@ def training_arguments(
         save_strategy="steps",
         save_steps=every,
         save_total_limit=1,
-        load_best_model_at_end=True,
+        load_best_model_at_end=keep_best,
         metric_for_best_model=f"eval_{main_metric}",
         greater_is_better=True,
         logging_steps=config.logging_steps,

@@ -1,4 +1,7 @@
-"""The training stage: an encoder and a collection in, the encoder of the best development checkpoint out."""
+"""The training stage: an encoder and a collection in, the encoder of the best development checkpoint out.
+
+Or that of the last step, where the recipe wants what training ends with.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ from m3tune.training.warm_start import warm_start_sparse
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training found: the best step with its development metric, the steps done, and every log line."""
+    """What training found: the step that was kept and its development metric, the steps done, and every log line."""
 
     best_step: int
     best_metric: float
@@ -56,8 +59,12 @@ def train(
     evaluate_dev: DevEvaluation,
     folder: Path,
     say: Callable[[str], None],
+    *,
+    keep_best: bool = True,
 ) -> TrainingResult:
     """Tune `encoder` in place on the positives and given negatives of `query_ids`; it ends as the best checkpoint.
+
+    Without `keep_best` it ends as the last step left it.
 
     What `similar` holds to be nearly the same as a known relevant passage is no negative. Checkpoints and the log go to
     `folder`; an interrupted run that left checkpoints there goes on from the last one.
@@ -83,23 +90,28 @@ def train(
         with track("train", total=plan.steps, done=done) as advance, peak_of_work(device) as peak:
             with _settings_explained():
                 arguments = training_arguments(
-                    config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer
-                )
+                    config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer,
+                    keep_best=keep_best,
+                )  # fmt: skip
                 trainer = RetrievalTrainer(
                     encoder, arguments, config, feed.examples, batches, feed.collate, plan.budget, evaluate_dev,
                     advance, say,
                 )  # fmt: skip
             trainer.train(resume_from_checkpoint=checkpoint)
     encoder.recompute_layers(False)
+    encoder.eval()
     state = trainer.state
-    if state.best_metric is None or state.best_global_step is None:
+    if keep_best:
+        step, metric = state.best_global_step, state.best_metric
+    else:
+        step, metric = state.global_step, evaluate_dev(encoder)[main_metric]
+    if step is None or metric is None:
         raise TrainingError(
             "training ended without one development evaluation", where="train", fix="raise train.epochs"
         )
-    encoder.eval()
     return TrainingResult(
-        best_step=state.best_global_step,
-        best_metric=state.best_metric,
+        best_step=step,
+        best_metric=metric,
         steps=state.global_step,
         log=tuple(state.log_history),
         counts=feed.counts,
