@@ -20,7 +20,7 @@ SECTIONS = {
     "select": SelectConfig,
 }
 COMMANDS = get_command(app).commands
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 
 
 def recipe_table() -> str:

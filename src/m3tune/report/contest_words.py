@@ -170,7 +170,9 @@ def _all_against_base(facts: Mapping[str, Any]) -> str:
 
 def _sorted(differences: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str], list[str]]:
     """Names with their figures, of differences above zero, below it, and those that chance could give."""
-    above, below, unclear = [], [], []
+    above: list[str] = []
+    below: list[str] = []
+    unclear: list[str] = []
     for name, of in differences.items():
         low, high = of["interval"]
         text = f"{name} by {words.signed(of['difference'])} {words.interval(of['interval'])}"
