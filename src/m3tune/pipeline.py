@@ -58,7 +58,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.merge import interpolate
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint, save_encoder
-from m3tune.preparation import Say, prepare
+from m3tune.preparation import Say, prepare, silent
 from m3tune.recipe import to_toml
 from m3tune.record import record_run
 from m3tune.report import words
@@ -85,10 +85,6 @@ class Verdict:
     delivered: str
     checkpoint: int
     head: str = "dense"
-
-
-def silent(_: str) -> None:
-    """The `say` of a caller who wants to hear nothing."""
 
 
 def run(recipe: Recipe, say: Say = silent) -> Verdict:

@@ -31,6 +31,10 @@ from m3tune.report.findings import summary
 Say = Callable[[str], None]
 
 
+def silent(_: str) -> None:
+    """The `say` of a caller who wants to hear nothing."""
+
+
 def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
     """Read, compare and split the data of `config` into `directory`, unless it is there already."""
     on_hub = is_hub_id(config.path, asked_for=config.format == "datasets")
