@@ -359,7 +359,7 @@ def unguarded(place):
 
 
 def test_the_last_step_is_delivered_though_an_earlier_one_was_better(unguarded, place):
-    folder, verdict, said = unguarded
+    folder, verdict, _ = unguarded
     selection = selection_in(folder)
     log = [json.loads(line) for line in (folder / "train" / "log.jsonl").read_text().splitlines()]
     dev = {line["step"]: line[f"eval_{METRIC}"] for line in log if f"eval_{METRIC}" in line}

@@ -45,8 +45,8 @@ def finding(facts: Mapping[str, Any]) -> list[str]:
     best = best_of(facts)
     over = f"on average over {facts['seeds']} seeds" if facts["seeds"] > 1 else "with one seed"
     lines = [
-        f"The highest {facts['metric']} is {best['name']}'s: {words.number(best['mean'])} {over}, "
-        f"{words.number(facts['base'])} the base's, on {facts['queries']:,} test queries."
+        f"{best['name']} has the highest {facts['metric']}, {words.number(best['mean'])} {over}; the base has "
+        f"{words.number(facts['base'])}, on {facts['queries']:,} test queries."
     ]
     lines += [_best_against_others(facts, best["name"]), _all_against_base(facts)]
     unguarded = [recipe["name"] for recipe in facts["recipes"] if not recipe["guarded"]]
