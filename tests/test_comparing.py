@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from m3tune.recipe import load_recipe
 from m3tune.report.contest_words import is_better
 from tiny import save_tiny_encoder, tiny_collection, write_llamaindex
 
+ROOT = Path(__file__).parents[1]
 SEEDS = 2
 PLAIN = """
 [train]
@@ -271,3 +273,32 @@ def test_page_and_markdown_say_what_was_found(finished):
     assert not any(loaded in page for loaded in ("http://", "https://", "src=", "<script"))
     better = next(of for of in facts["differences"] if (of["first"], of["second"]) == (facts["best"], "base"))
     assert is_better(facts) == (better["interval"][0] > 0)
+
+
+# --- the example
+
+
+def command_in(file):
+    """The words of the m3tune compare that a file shows, broken over lines."""
+    text = (ROOT / file).read_text().replace("\\\n", " ")
+    line = next(line for line in text.splitlines() if "m3tune compare llamaindex" in line)
+    return line[line.index("compare") :].partition("||")[0].split()
+
+
+def test_the_example_compares_what_can_be_compared_and_both_places_say_the_same():
+    words = command_in("Makefile")
+    assert words == command_in("examples/two-ways/README.md")
+    names = words[1 : words.index("--seeds")]
+    options = [(words[at], words[at + 1]) for at in range(1 + len(names), len(words), 2)]
+    given = {"--data": "data.path", "--model": "model.path"}
+    overrides = [f"{given.get(option, '')}={value}".removeprefix("=") for option, value in options
+                 if option in (*given, "--set")]  # fmt: skip
+    said = []
+    ways = load_ways(names, overrides, said.append)
+    check_same(ways)
+    assert [way.recipe.train.epochs for way in ways] == [2, 2, 2, 2]
+    assert [way.recipe.train.negatives_per_query for way in ways] == [0, 3, 3, 0]
+    assert len(said) == 2
+    native, filtered = (way.recipe for way in ways if way.recipe.mine)
+    different = {key for key, value in native.mine.model_dump().items() if value != getattr(filtered.mine, key)}
+    assert (different, native.train, native.select) == ({"threshold"}, filtered.train, filtered.select)
