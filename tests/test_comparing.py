@@ -300,5 +300,6 @@ def test_the_example_compares_what_can_be_compared_and_both_places_say_the_same(
     assert [way.recipe.train.negatives_per_query for way in ways] == [0, 3, 3, 0]
     assert len(said) == 2
     native, filtered = (way.recipe for way in ways if way.recipe.mine)
-    different = {key for key, value in native.mine.model_dump().items() if value != getattr(filtered.mine, key)}
+    ours, theirs = native.mine.model_dump(), filtered.mine.model_dump()
+    different = {key for key, value in ours.items() if value != theirs[key]}
     assert (different, native.train, native.select) == ({"threshold"}, filtered.train, filtered.select)

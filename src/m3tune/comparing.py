@@ -120,10 +120,9 @@ def equalised(ways: Sequence[Way], prepared: Prepared, pairs: int | None) -> tup
     counters = {way.name: PairCounter(prepared.collection, prepared.split.train, way.recipe.train) for way in ways}
     own = {name: counter.seen(counter.steps) for name, counter in counters.items()}
     budget = pairs or own[ways[0].name]
-    whose = "as --pairs says" if pairs else "as every recipe asks" if len({*own.values()}) == 1 else (
-        f"as {ways[0].name} asks"
-    )  # fmt: skip
-    equal, notes = [], [f"budget: {budget:,} training pairs, {whose}"]
+    first = "every recipe" if len({*own.values()}) == 1 else ways[0].name
+    why = "as --pairs says" if pairs else f"as {first} asks"
+    equal, notes = [], [f"budget: {budget:,} training pairs, {why}"]
     for name, recipe in ways:
         counter = counters[name]
         steps = counter.steps_for(budget)

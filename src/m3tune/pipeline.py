@@ -211,9 +211,8 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) ->
         for checkpoint in partial.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     say(
-        f"dev {metric}: base {base_metric:.4f} ({base_head}), {'best' if keep_best else 'last'} checkpoint (step "
-        f"{result.best_step}) "
-        f"{tuned_metric:.4f} ({head})"
+        f"dev {metric}: base {base_metric:.4f} ({base_head}), {'best' if keep_best else 'last'} checkpoint "
+        f"(step {result.best_step}) {tuned_metric:.4f} ({head})"
     )
 
 

@@ -89,7 +89,7 @@ def compare(
 
     recipes = [is_recipe(name) for name in what]
     if all(recipes):
-        _compare_recipes(what, data, model, seeds, pairs, output, overrides or [], as_json)
+        _compare_recipes(what, data, model, seeds, pairs, output.expanduser(), overrides or [], as_json)
     elif any(recipes) or len(what) != 2:
         raise RecipeError(
             "neither recipes alone nor two evaluation directories",
