@@ -18,6 +18,7 @@ from m3tune.errors import DataError
 from m3tune.evaluation.store import load_evaluation
 from m3tune.model.weights import load_encoder
 from m3tune.recipe import build_recipe, load_recipe
+from m3tune.report import words
 from m3tune.retrieval.encode import encode
 from m3tune.types import Judgment, Passage, Query
 from tiny import COMMON, save_tiny_encoder, tiny_collection, write_llamaindex
@@ -327,3 +328,60 @@ def test_a_merge_between_models_that_share_no_head_is_made_and_measured(place, t
     (tmp_path / "run" / "select" / "selection.json").write_text(json.dumps(forced))
     encoder = pipeline._chosen_encoder(tmp_path / "run", recipe)
     assert encoder.settings.heads == ("sparse",)
+
+
+# --- without a selection
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def unguarded(place):
+    """A run that delivers its last step, at a learning rate that makes it worse than an earlier one."""
+    said = []
+    recipe = build_recipe(tables(place, place / "last", rule="last") | {"train": TRAIN | {"learning_rate": 0.05}})
+    return place / "last", pipeline.run(recipe, said.append), said
+
+
+def test_the_last_step_is_delivered_though_an_earlier_one_was_better(unguarded, place):
+    folder, verdict, _ = unguarded
+    selection = selection_in(folder)
+    log = [json.loads(line) for line in (folder / "train" / "log.jsonl").read_text().splitlines()]
+    dev = {line["step"]: line[f"eval_{METRIC}"] for line in log if f"eval_{METRIC}" in line}
+    last = max(dev)
+    assert max(dev.values()) > dev[last]  # else this shows nothing
+    assert (selection["checkpoint"], selection["steps"], verdict.checkpoint) == (last, last, last)
+    assert selection["best_checkpoint"] == pytest.approx(dev[last])
+    assert [row["name"] for row in selection["candidates"]] == ["base", "tuned"]
+    assert (selection["chosen"], selection["rule"], verdict.delivered) == ("tuned", "last", "tuned")
+    best = place / "best"
+    pipeline.run(build_recipe(tables(place, best) | {"train": TRAIN | {"learning_rate": 0.05}}))
+    kept = weights_of(best / "train" / "model")
+    ours = weights_of(folder / "train" / "model")
+    assert any(not torch.equal(kept[name], ours[name]) for name in kept)
+    assert selection_in(best)["checkpoint"] < last
+
+
+@pytest.mark.parametrize("rule", ["last", "guarded"])
+def test_what_is_worse_on_the_test_is_delivered_only_without_a_guard(unguarded, finished, tmp_path, monkeypatch, rule):
+    folder = shutil.copytree((unguarded if rule == "last" else finished)[0], tmp_path / "run")
+    monkeypatch.setattr(pipeline, "verdict", lambda *_: "worse")
+    verdict = again(folder)
+    assert (verdict.verdict, verdict.delivered) == ("worse", "tuned" if rule == "last" else "base")
+    data = read_json(folder / "report.json")
+    assert ("with no guard against a worse model" in words.sentence(data)) == (rule == "last")
+    assert ("nothing guarded against it" in words.headline(data)) == (rule == "last")
+    assert words.rule(data["selection"]) in (folder / "report.html").read_text().replace("&#34;", '"')
+    ours, delivered = (weights_of(folder / name) for name in ("train/model", "model"))
+    assert all(torch.equal(ours[name], delivered[name]) for name in ours) == (rule == "last")
+
+
+def test_another_rule_trains_again_only_where_it_keeps_another_step(copied):
+    before = (copied / "train" / "manifest.json").read_bytes()
+    again(copied, "select.noise=0.5")
+    assert (copied / "train" / "manifest.json").read_bytes() == before
+    again(copied, "select.rule=last")
+    assert (copied / "train" / "manifest.json").read_bytes() != before
+    assert selection_in(copied)["chosen"] == "tuned"

@@ -259,6 +259,11 @@ class EvaluateConfig(_Config):
 class SelectConfig(_Config):
     """What is chosen between the base model, the best checkpoint and merges of the two."""
 
+    rule: Literal["guarded", "last"] = Field(
+        "guarded",
+        description="guarded: the nearest to the base that beats it on development data, and the base where that turns "
+        "out worse on the test. last: the last step of training, whatever it is worth, as other tools deliver it.",
+    )
     alphas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.3, 0.5, 0.7, 0.85),
         description="Merges base + alpha (checkpoint - base) that are tried beside the checkpoint itself; [] for none.",

@@ -53,7 +53,7 @@ from m3tune.evaluation.measure import (
     measure_encoder,
 )
 from m3tune.evaluation.metrics import mean, parse_metrics
-from m3tune.evaluation.select import BASE
+from m3tune.evaluation.select import BASE, LAST
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
 from m3tune.evaluation.weights import tune_weights
 from m3tune.mining import check_use, without_new_heads
@@ -184,7 +184,7 @@ def find_settings(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
 def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent, into: Path | None = None) -> None:
     """Train, and save the checkpoint that is best on development data, with the hybrid's weights tuned there.
 
-    To the run's folder, or to that of one of its rounds.
+    Where `select.rule` is "last" it is the last step's. To the run's folder, or to that of one of its rounds.
     """
     directory = (into or folder) / "train"
     metric = recipe.evaluate.main_metric
@@ -212,8 +212,9 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent, in
         counts |= {**result.counts, "memory": result.memory}
         for checkpoint in partial.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+    which = "last" if recipe.select.rule == LAST else "best"
     say(
-        f"dev {metric}: base {base_metric:.4f} ({base_head}), best checkpoint (step {result.best_step}) "
+        f"dev {metric}: base {base_metric:.4f} ({base_head}), {which} checkpoint (step {result.best_step}) "
         f"{tuned_metric:.4f} ({head})"
     )
 
@@ -280,7 +281,7 @@ def judge(folder: Path, recipe: Recipe, prepared: Prepared) -> Verdict:
     base, tuned = load_evaluation(folder / "base", base_head), load_evaluation(folder / "tuned", head)
     comparison = compare_evaluations(base, tuned, prepared.collection, recipe.evaluate, prepared.similar)
     word = verdict(comparison, recipe.evaluate.no_worse_margin)
-    delivered = BASE if word == "worse" else selection["chosen"]
+    delivered = BASE if word == "worse" and recipe.select.rule != LAST else selection["chosen"]
     main = comparison.main
     result = Verdict(
         metric=main.metric,
@@ -479,6 +480,7 @@ def _training(recipe: Recipe, corpus: DevCorpus) -> dict[str, Any]:
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
     guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
     config = {"train": recipe.train.model_dump(), "metric": recipe.evaluate.main_metric, "guide": guide}
+    config |= {"keep": LAST} if recipe.select.rule == LAST else {}
     return config | {"dev_corpus": fingerprint(corpus)} | choice
 
 

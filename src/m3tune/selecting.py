@@ -17,7 +17,7 @@ from m3tune.artifact import read_json, write_json
 from m3tune.config import Recipe
 from m3tune.evaluation.measure import Measured, Searched, measure_encoder
 from m3tune.evaluation.metrics import mean
-from m3tune.evaluation.select import BASE, Choice, Contender, choose, folder_of, name_of, why_base
+from m3tune.evaluation.select import BASE, LAST, Choice, Contender, choose, folder_of, name_of, why_base
 from m3tune.evaluation.store import Evaluation, load_evaluation, save_evaluations
 from m3tune.machine import pick_device, pick_precision
 from m3tune.model.encoder import Encoder
@@ -50,13 +50,15 @@ class Contest:
 def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -> list[dict[str, Any]]:
     """Measure every contender into `folder`, the base first and the checkpoint last; returns their figures.
 
-    `tuned` becomes one after the other. Where training left the shared weights as they were there is nothing to merge.
+    `tuned` becomes one after the other. Where training left the shared weights as they were there is nothing to merge,
+    nor where the last step is taken whatever it is worth.
     """
     vectors = _query_vectors(base, contest)
     rows = [_of_base(base, contest, folder / folder_of(BASE))]
     base_weights, tuned_weights = weights_of(base.cpu()), weights_of(tuned)  # the device is for one model at a time
     far = distance(base_weights, tuned_weights)
-    alphas = sorted({*(contest.recipe.select.alphas if far else ()), 1.0})
+    merging = far and contest.recipe.select.rule != LAST
+    alphas = sorted({*(contest.recipe.select.alphas if merging else ()), 1.0})
     for alpha in alphas:
         place = folder / folder_of(name_of(alpha))
         if not (place / FIGURES).is_file():
@@ -93,6 +95,7 @@ def _as_json(rows: Sequence[Mapping[str, Any]], choice: Choice, contest: Contest
     chosen = next(row for row in rows if row["name"] == choice.name)
     return {
         "chosen": choice.name,
+        "rule": config.rule,
         "alpha": chosen["alpha"],
         "chosen_metric": chosen["dev"],
         "weights": chosen["weights"],

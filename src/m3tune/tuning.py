@@ -11,6 +11,7 @@ from m3tune.config import Recipe
 from m3tune.data.prepared import Prepared
 from m3tune.evaluation.measure import DevCorpus, Searched, deciding_head, measure_encoder
 from m3tune.evaluation.metrics import mean
+from m3tune.evaluation.select import LAST
 from m3tune.model.encoder import Encoder
 from m3tune.preparation import Say
 from m3tune.retrieval.search import FIRST_STAGE
@@ -50,7 +51,8 @@ class OnDev:
 def tune_on_dev(encoder: Encoder, on_dev: OnDev, folder: Path, say: Say, watch: Watch | None = None) -> TrainingResult:
     """Train `encoder` in place by the recipe, evaluated by the head that decides; it ends as the best checkpoint.
 
-    With a `watch` this is a trial: no checkpoint is kept, and the encoder ends as the last step left it.
+    Where `select.rule` is "last" it ends as the last step left it, and so it does with a `watch`, which makes this a
+    trial without any checkpoint.
     """
     recipe, prepared = on_dev.recipe, on_dev.prepared
     metric = recipe.evaluate.main_metric
@@ -78,6 +80,7 @@ def tune_on_dev(encoder: Encoder, on_dev: OnDev, folder: Path, say: Say, watch: 
         evaluate_dev,
         folder,
         say,
+        keep_best=recipe.select.rule != LAST,
         after_step=watch.stepped if watch is not None else None,
     )
 

@@ -265,6 +265,14 @@ def test_what_could_be_better_is_a_note_in_a_run_that_came_out_better():
     assert [f.severity for f in case_findings(worse) if f.code == "small-dev"] == ["warning"]
 
 
+@pytest.mark.parametrize("code", ["small-dev", "lost-gain"])
+def test_where_nothing_was_chosen_no_choice_is_blamed(code):
+    ill = ILL[code]
+    select = ill.recipe.select.model_copy(update={"rule": "last"})
+    assert code in codes(ill)
+    assert code not in codes(replace(ill, recipe=ill.recipe.model_copy(update={"select": select})))
+
+
 def test_the_next_command_names_the_run_and_another_folder():
     (finding,) = [f for f in case_findings(ILL["high-learning-rate"]) if f.code == "high-learning-rate"]
     assert finding.fix == (

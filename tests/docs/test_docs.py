@@ -30,7 +30,7 @@ SECTIONS = {
     "search": SearchConfig,
 }
 COMMANDS = get_command(app).commands
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 
 
 def recipe_table() -> str:

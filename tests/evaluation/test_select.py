@@ -112,3 +112,11 @@ def test_exactly_the_tolerance_may_be_lost():
     rows = [contender(0, retention=0.5), contender(1, 0.2, retention=0.375)]
     assert chosen(*rows, retention_tolerance=0.25).name == "tuned"
     assert chosen(*rows, retention_tolerance=0.2499).name == "base"
+
+
+def test_without_a_rule_the_last_is_chosen_whatever_it_is_worth():
+    contenders = contender(0, retention=0.9), contender(1, -0.2, retention=0.1)
+    assert chosen(*contenders).name == "base"
+    choice = chosen(*contenders, rule="last")
+    assert (choice.name, choice.fates, why_base(choice)) == ("tuned", {"base": "base", "tuned": "chosen"}, None)
+    assert list(choice.p_values) == ["tuned"]

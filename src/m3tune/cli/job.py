@@ -32,7 +32,7 @@ def init(
     data: Annotated[str, typer.Argument(help="Your data, in any format that m3tune reads.")],
     model: Annotated[str, typer.Option("--model", help="A folder or Hub id.")] = "BAAI/bge-m3",
     recipe: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.toml"),
-    base: Annotated[str, typer.Option("--from", help="default, llamaindex or flagembedding.")] = "default",
+    base: Annotated[str, typer.Option("--from", help="A shipped recipe: default, llamaindex, native, ...")] = "default",
 ) -> None:
     """Write a commented recipe for your files and machine; asks nothing it can see for itself.
 

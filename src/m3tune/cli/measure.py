@@ -1,4 +1,4 @@
-"""Measure a model, and set two measurements side by side."""
+"""Measure a model, and set measurements or recipes side by side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from m3tune.cli import console
 from m3tune.cli.console import FINE, NOT_GOOD_ENOUGH
 from m3tune.cli.options import Json, Sets
+from m3tune.errors import RecipeError
 
 
 def evaluate(
@@ -58,19 +59,79 @@ def evaluate(
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(help="The evaluation directory to compare with.")],
-    tuned: Annotated[Path, typer.Argument(help="The evaluation directory that should be better.")],
-    data: Annotated[str, typer.Option("--data", help="The data both were measured on.")],
+    what: Annotated[
+        list[str], typer.Argument(metavar="A B ...", help="Recipes, files or names; or two evaluation directories.")
+    ],
+    data: Annotated[
+        str | None, typer.Option("--data", help="The data of all recipes; that both directories were measured on.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model of all recipes.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every recipe, with the seeds 0, 1, ...")] = 3,
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training pairs that every run sees.", show_default="as the first recipe asks"),
+    ] = None,
+    output: Annotated[Path, typer.Option("--out", help="Where the runs of recipes go.")] = Path("runs/compare"),
     head: Annotated[
-        str, typer.Option(help="The head of both, or BASE:TUNED such as dense:hybrid; auto: hybrid, or the only head.")
+        str,
+        typer.Option(
+            help="Of directories: the head of both, or BASE:TUNED such as dense:hybrid; auto: hybrid, or the only head."
+        ),
     ] = "auto",
     overrides: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two evaluations query by query: difference, interval, p-value, verdict.
+    """Compare recipes fairly, several seeds each; or two evaluations query by query.
 
-    Example: m3tune compare runs/old runs/new --data questions.json
+    Example: m3tune compare llamaindex default --data questions.json --seeds 3
     """
+    from m3tune.comparing import is_recipe
+
+    recipes = [is_recipe(name) for name in what]
+    if all(recipes):
+        _compare_recipes(what, data, model, seeds, pairs, output.expanduser(), overrides or [], as_json)
+    elif any(recipes) or len(what) != 2:
+        raise RecipeError(
+            "neither recipes alone nor two evaluation directories",
+            where=" ".join(what),
+            fix="name .toml files or shipped recipes, or two directories that m3tune evaluate wrote",
+        )
+    elif data is None:
+        raise RecipeError("the data of the two evaluations is missing", where="--data", fix="name it")
+    else:
+        _compare_evaluations(Path(what[0]), Path(what[1]), data, head, overrides or [], as_json)
+
+
+def _compare_recipes(
+    names: list[str],
+    data: str | None,
+    model: str | None,
+    seeds: int,
+    pairs: int | None,
+    output: Path,
+    overrides: list[str],
+    as_json: bool,
+) -> None:
+    from m3tune.comparing import compare_recipes, load_ways
+    from m3tune.recipe import toml_value
+    from m3tune.report.contest_page import PAGE
+    from m3tune.report.contest_words import is_better
+    from m3tune.report.terminal import print_contest
+
+    say = console.say_unless(as_json)
+    given = {"data.path": data, "model.path": model}
+    laid_over = [f"{key}={toml_value(value)}" for key, value in given.items() if value is not None]
+    ways = load_ways(names, [*laid_over, *overrides], say)
+    with console.progress(as_json):
+        facts = compare_recipes(ways, seeds, pairs, output, say)
+    if as_json:
+        console.print_json(facts)
+    else:
+        print_contest(console.out, facts, output / PAGE)
+    raise typer.Exit(FINE if is_better(facts) else NOT_GOOD_ENOUGH)
+
+
+def _compare_evaluations(base: Path, tuned: Path, data: str, head: str, overrides: list[str], as_json: bool) -> None:
     from dataclasses import asdict
 
     from m3tune.data.read import read_collection
@@ -82,7 +143,7 @@ def compare(
     from m3tune.recipe import build_recipe
     from m3tune.report.terminal import print_comparison
 
-    config = build_recipe({"data": {"path": data}, "model": {"path": "-"}}, overrides or [], where="--set").evaluate
+    config = build_recipe({"data": {"path": data}, "model": {"path": "-"}}, overrides, where="--set").evaluate
     collection, _ = read_collection(data)
     first_head, _, second_head = head.partition(":")
     choices = zip((base, tuned), (first_head, second_head or first_head), strict=True)

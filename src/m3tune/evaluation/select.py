@@ -4,6 +4,8 @@
 2. Who loses more of the base's retention metric than the tolerance is out. Where nobody is left, the base is chosen.
 3. Of those that are not worse than the best of them by more than noise, the nearest to the base is chosen.
 
+With `select.rule` "last" there is no rule: what training ended with is chosen, and the figures only say how good it is.
+
 A difference is more than noise where the paired randomisation test that also judges gives p <= `select.noise`. Its
 default, 0.32 two-sided, is one standard error of the difference: step 3 is the one standard error rule (Breiman et al.
 1984, "Classification and Regression Trees", 3.4.3).
@@ -21,6 +23,7 @@ from m3tune.evaluation.compare import paired_differences
 from m3tune.evaluation.significance import paired_randomisation
 
 BASE, TUNED = "base", "tuned"
+LAST = "last"  # the `select.rule` without a choice
 
 Fate = Literal["chosen", "base", "forgets", "no gain", "noise", "worse", "further"]
 """What became of a contender.
@@ -87,6 +90,8 @@ def choose(
             fates[contender.name] = "forgets"
         else:
             better.append(contender)
+    if config.rule == LAST:
+        return Choice(contenders[-1].name, fates | {contenders[-1].name: "chosen"}, p_values)
     nearest = _nearest(better, fates, gain, config.noise) if better else base
     fates[nearest.name] = "chosen"
     return Choice(nearest.name, fates, p_values)

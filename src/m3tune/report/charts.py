@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """One row of a forest plot: a difference, the ends of its interval, and the words at its right."""
+    """One row of a forest plot: a difference, the ends of its interval, the words at its right, perhaps single dots."""
 
     label: str
     difference: float
@@ -51,6 +51,7 @@ class Interval(NamedTuple):
     high: float
     words: str
     emphasis: bool = False
+    dots: Sequence[float] = ()
 
 
 class Mark(NamedTuple):
@@ -138,8 +139,8 @@ def forest_plot(
     """
     if not intervals:
         return ""
-    low = min(0.0, reach[0], *(row.low for row in intervals))
-    high = max(0.0, reach[1], *(row.high for row in intervals))
+    low = min(0.0, reach[0], *(value for row in intervals for value in (row.low, *row.dots)))
+    high = max(0.0, reach[1], *(value for row in intervals for value in (row.high, *row.dots)))
     pad = 0.06 * (high - low) or 0.01
     low, high = low - pad, high + pad
     bottom = _FOREST_ROW * len(intervals) + 4
@@ -161,6 +162,7 @@ def forest_plot(
         # Not through the words above each interval.
         parts += [f'<path class="grid" d="M{at(tick)} {top + 21}V{top + 41}"/>' for tick in ticks]
         parts.append(f'<path class="zero" d="M{at(0)} {top + 21}V{top + 41}"/>')
+        parts += [f'<circle class="dot" cx="{at(dot)}" cy="{top + 31}" r="3.5"/>' for dot in row.dots]
         parts += _forest_row(row, top, at(row.low), at(row.difference), at(row.high))
     description = f"{title}: " + "; ".join(f"{row.label} {row.words}" for row in intervals)
     return svg(_FOREST_WIDTH, bottom + _FOREST_AXIS, description, parts)

@@ -16,6 +16,7 @@ from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.store import Evaluation
 from m3tune.negatives.summary import in_words
 from m3tune.report import error_words, words
+from m3tune.report.contest_words import CORRECTION, Cells, cost_cells, difference_cells, recipe_cells
 from m3tune.report.gather import cut, gather
 
 if TYPE_CHECKING:
@@ -99,6 +100,16 @@ def print_comparison(console: Console, comparison: Comparison, names: tuple[str,
         )
     console.print(table)
     _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
+
+
+def print_contest(console: Console, facts: Mapping[str, Any], page: Path) -> None:
+    """Print what a comparison of recipes found, as sentences and tables, and where its page is."""
+    for cells in (recipe_cells(facts), cost_cells(facts), difference_cells(facts)):
+        _print_cells(console, cells)
+    _print_line(console, CORRECTION)
+    for line in facts["finding"]:
+        _print_line(console, line)
+    _print_line(console, f"report  {page}")
 
 
 def print_replay(console: Console, found: Replay, folder: Path) -> None:
@@ -207,6 +218,13 @@ def _table(columns: Sequence[str], names: int = 1) -> Table:
             Text(column), justify="left" if is_name else "right", no_wrap=not is_name, min_width=len(column) * is_name
         )
     return table
+
+
+def _print_cells(console: Console, cells: Cells) -> None:
+    table = _table(cells.headings)
+    for row in cells.rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def _difference(value: float, ci95: Sequence[float]) -> Text:

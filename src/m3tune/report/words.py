@@ -56,6 +56,8 @@ def duration(seconds: float) -> str:
 def delivered(data: Mapping[str, Any]) -> str:
     """`tuned, checkpoint 40`, `checkpoint 40 merged 0.7`, or `base` and why."""
     verdict = data["verdict"]
+    if _unguarded(data["selection"]):
+        return f"the last step, {verdict['checkpoint']}, with no guard against a worse model"
     if verdict["delivered"] == "tuned":
         return f"tuned, checkpoint {verdict['checkpoint']}"
     if verdict["delivered"] != "base":
@@ -77,6 +79,8 @@ def fate(candidate: Mapping[str, Any]) -> str:
 
 def rule(selection: Mapping[str, Any]) -> str:
     """How the selection chose."""
+    if _unguarded(selection):
+        return 'The last step of training: select.rule is "last", so no merge, no best checkpoint and no guard.'
     kept = ""
     if selection["retention"]:
         tolerance = f"{100 * selection['retention_tolerance']:g} %"
@@ -142,7 +146,10 @@ def measured_by(data: Mapping[str, Any]) -> str:
 
 def outcome(data: Mapping[str, Any]) -> str:
     """The verdict's word, or where the base was chosen on development data, what stood against all others."""
-    return _OUTCOMES[data["selection"]["why_base"]] if data["chosen"] == "base" else data["verdict"]["verdict"]
+    if data["chosen"] == "base":
+        return _OUTCOMES[data["selection"]["why_base"]]
+    word = data["verdict"]["verdict"]
+    return "no guard" if word != "better" and _unguarded(data["selection"]) else word
 
 
 def headline(data: Mapping[str, Any]) -> str:
@@ -163,6 +170,11 @@ def meaning(data: Mapping[str, Any]) -> str:
     )
 
 
+def _unguarded(selection: Mapping[str, Any]) -> bool:
+    """Whether the last step was taken without a choice."""
+    return selection.get("rule") == "last"
+
+
 def _model(selection: Mapping[str, Any]) -> str:
     """What model/ holds, where that is not the base."""
     whole = selection["alpha"] == 1
@@ -173,7 +185,7 @@ def next_step(data: Mapping[str, Any]) -> str:
     """What to do now."""
     training, needed = data["training"], data["queries_needed"]
     key = outcome(data)
-    if key == "better" and training["best_step"] >= training["steps"]:
+    if key == "better" and training["best_step"] >= training["steps"] and not _unguarded(data["selection"]):
         key = "better, still rising"
     elif key == "inconclusive" and needed is None:
         key = "inconclusive, nothing to go by"
@@ -241,6 +253,7 @@ _HEADLINES = {
     "nothing better": "Training found nothing better than the base model.",
     "nothing certain": "Training found nothing that is better than the base model beyond noise.",
     "forgetting": "What training gained, it paid for with what the base model could do.",
+    "no guard": "The last step of training is not better than the base model, and nothing guarded against it.",
 }
 
 _BASE_TWICE = (
@@ -280,6 +293,10 @@ _MEANINGS = {
         "Every candidate that reached a higher {metric} on the development queries lost more on the retention data "
         "than select.retention_tolerance allows, " + _BASE_TWICE
     ),
+    "no guard": (
+        "On {queries} test queries that took no part in training, the 95 % interval {interval} of the difference in "
+        "{metric} does not lie above zero. The folder model/ holds {model} all the same, as the recipe says."
+    ),
 }
 
 _NEXT_STEPS = {
@@ -300,6 +317,7 @@ _NEXT_STEPS = {
     "inconclusive, at the edge": (
         "A difference of this size is at the edge of what so many queries can show; more test queries would settle it."
     ),
+    "no guard": 'Set select.rule to "guarded": then the base model stays where nothing is better.',
     "inconclusive, nothing to go by": "More test queries, about other passages than these, would settle it.",
     "worse": (
         "Lower train.learning_rate or train.epochs, and bring more development queries, so that no lucky checkpoint is "

@@ -40,8 +40,12 @@ def training_arguments(
     optimizer: OptimizerName,
     *,
     checkpoints: bool = True,
+    keep_best: bool = True,
 ) -> TrainingArguments:
-    """What the recipe says, in the Trainer's words; without `checkpoints` nothing is saved, nor the best loaded."""
+    """What the recipe says, in the Trainer's words; without `checkpoints` nothing is saved.
+
+    The model ends as the best checkpoint, where there are any and `keep_best`, else as the last step left it.
+    """
     every = math.ceil(steps / config.evaluations)
     return TrainingArguments(
         output_dir=str(output),
@@ -61,7 +65,7 @@ def training_arguments(
         save_strategy="steps" if checkpoints else "no",
         save_steps=every,
         save_total_limit=1,
-        load_best_model_at_end=checkpoints,
+        load_best_model_at_end=checkpoints and keep_best,
         metric_for_best_model=f"eval_{main_metric}",
         greater_is_better=True,
         logging_steps=config.logging_steps,

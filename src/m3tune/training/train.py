@@ -1,4 +1,7 @@
-"""The training stage: an encoder and a collection in, the encoder of the best development checkpoint out."""
+"""The training stage: an encoder and a collection in, the encoder of the best development checkpoint out.
+
+Or that of the last step, where the recipe wants what training ends with.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ _GUIDE = "guide"  # the folder of its vectors
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training found: the best step with its development metric, the steps done, and every log line."""
+    """What training found: the step that was kept and its development metric, the steps done, and every log line."""
 
     best_step: int
     best_metric: float
@@ -60,9 +63,13 @@ def train(
     evaluate_dev: DevEvaluation,
     folder: Path,
     say: Callable[[str], None],
+    *,
+    keep_best: bool = True,
     after_step: Callable[[int, int], None] | None = None,
 ) -> TrainingResult:
     """Tune `encoder` in place on the positives and given negatives of `query_ids`; it ends as the best checkpoint.
+
+    Without `keep_best` it ends as the last step left it.
 
     What `similar` holds to be nearly the same as a known relevant passage is no negative. Checkpoints and the log go to
     `folder`, a guide's vectors too until the end; an interrupted run that left checkpoints there goes on from the last.
@@ -100,7 +107,7 @@ def train(
             with _settings_explained():
                 arguments = training_arguments(
                     config, rate, folder, plan.steps, main_metric, precision, device, plan.optimizer,
-                    checkpoints=after_step is None,
+                    checkpoints=after_step is None, keep_best=keep_best,
                 )  # fmt: skip
                 trainer = RetrievalTrainer(
                     encoder, arguments, config, feed.examples, batches, feed.collate, plan.budget, evaluate_dev,
@@ -111,9 +118,9 @@ def train(
             trainer.train(resume_from_checkpoint=checkpoint)
     shutil.rmtree(folder / _GUIDE, ignore_errors=True)
     encoder.recompute_layers(False)
-    state = trainer.state
-    best_step, best_metric = _best_evaluation(state.log_history, f"eval_{main_metric}")
     encoder.eval()
+    state = trainer.state
+    best_step, best_metric = _kept_evaluation(state.log_history, f"eval_{main_metric}", keep_best)
     return TrainingResult(
         best_step=best_step,
         best_metric=best_metric,
@@ -161,15 +168,15 @@ def _made_ready(
     return feed, EpochBatches(feed.sets, config), pick_precision(config.precision, device)
 
 
-def _best_evaluation(log: Sequence[Mapping[str, Any]], name: str) -> tuple[int, float]:
-    """Step and value of the first best evaluation, which is the one that the Trainer keeps."""
+def _kept_evaluation(log: Sequence[Mapping[str, Any]], name: str, keep_best: bool) -> tuple[int, float]:
+    """Step and value of the evaluation of what is kept: the first best one, as the Trainer does, or the last step's."""
     evaluated = [line for line in log if name in line]
     if not evaluated:
         raise TrainingError(
             "training ended without one development evaluation", where="train", fix="raise train.epochs"
         )
-    best = max(evaluated, key=lambda line: line[name])
-    return best["step"], best[name]
+    kept = max(evaluated, key=lambda line: line[name]) if keep_best else evaluated[-1]
+    return kept["step"], kept[name]
 
 
 def _check_objective(encoder: Encoder, config: TrainConfig) -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 from m3tune.diagnose.doctor.case import Case, command
 from m3tune.diagnose.wording import found, share, shown
 from m3tune.evaluation.compare import document_groups, paired_differences
-from m3tune.evaluation.select import TUNED, folder_of
+from m3tune.evaluation.select import LAST, TUNED, folder_of
 from m3tune.evaluation.significance import paired_bootstrap, queries_needed, smallest_shown
 from m3tune.types import Finding, Run
 
@@ -52,9 +52,9 @@ def small_test(case: Case) -> Iterator[Finding]:
 
 
 def small_dev(case: Case) -> Iterator[Finding]:
-    """So few development queries that chance chooses the checkpoint."""
+    """So few development queries that chance chooses the checkpoint, where any is chosen."""
     queries = len(case.split.dev)
-    if case.selection and queries < _FEW_DEV:
+    if case.selection and case.recipe.select.rule != LAST and queries < _FEW_DEV:
         yield found(
             "small-dev",
             case.hint,
@@ -69,7 +69,8 @@ def small_dev(case: Case) -> Iterator[Finding]:
 def lost_gain(case: Case) -> Iterator[Finding]:
     """A gain on development data that the test does not confirm."""
     selection, verdict = case.selection, case.verdict
-    if selection.get("chosen") == "base" or not selection or verdict.get("verdict") != "worse":
+    unchosen = selection.get("chosen") == "base" or case.recipe.select.rule == LAST
+    if unchosen or not selection or verdict.get("verdict") != "worse":
         return
     dev = (Path("base", "dev"), Path("select", folder_of(selection.get("chosen", TUNED))))
     yield found(
