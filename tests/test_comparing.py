@@ -297,7 +297,7 @@ def test_the_example_compares_what_can_be_compared_and_both_places_say_the_same(
     ways = load_ways(names, overrides, said.append)
     check_same(ways)
     assert [way.recipe.train.epochs for way in ways] == [2, 2, 2, 2]
-    assert [way.recipe.train.negatives_per_query for way in ways] == [0, 3, 3, 0]
+    assert [way.recipe.train.negatives_per_query for way in ways] == [0, 2, 2, 0]
     assert len(said) == 2
     native, filtered = (way.recipe for way in ways if way.recipe.mine)
     ours, theirs = native.mine.model_dump(), filtered.mine.model_dump()
