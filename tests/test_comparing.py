@@ -115,7 +115,7 @@ def test_seeds_change_training_and_mining_and_not_the_split(finished):
 
 def test_a_comparison_that_was_killed_in_the_middle_goes_on(finished, place, tmp_path, monkeypatch):
     """The second of four trainings ends it; the same command then trains the three that are missing, and no more."""
-    trained, real = [], pipeline.train
+    trained, real = [], pipeline.tune_on_dev
 
     def train(*arguments, **options):
         trained.append(arguments)
@@ -123,7 +123,7 @@ def test_a_comparison_that_was_killed_in_the_middle_goes_on(finished, place, tmp
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr(pipeline, "tune_on_dev", train)
     ways = ways_of(place, "plain", "mining")
     with pytest.raises(KeyboardInterrupt):
         compare_recipes(ways, SEEDS, None, tmp_path / "out", print)

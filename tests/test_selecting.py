@@ -20,6 +20,7 @@ from m3tune.model.weights import load_encoder
 from m3tune.recipe import build_recipe, load_recipe
 from m3tune.report import words
 from m3tune.retrieval.encode import encode
+from m3tune.tuning import OnDev
 from m3tune.types import Judgment, Passage, Query
 from tiny import COMMON, save_tiny_encoder, tiny_collection, write_llamaindex
 
@@ -118,7 +119,7 @@ def test_every_contender_has_its_figures_and_the_ends_are_those_of_training(fini
     assert any(line.endswith(f"; chosen: {selection['chosen']}") for line in said)
 
 
-def test_a_merge_is_measured_as_the_formula_makes_it(finished, place):
+def test_a_merge_is_measured_as_the_formula_makes_it(finished, place, tmp_path):
     """The development metric of a merge made by hand."""
     folder, _, _ = finished
     ends = [load_encoder(ModelConfig(path=str(at)))[0] for at in (place / "encoder", folder / "train" / "model")]
@@ -126,8 +127,8 @@ def test_a_merge_is_measured_as_the_formula_makes_it(finished, place):
     ends[1].load_state_dict({name: (weights[0][name] + weights[1][name]) / 2 for name in weights[0]})
     prepared, corpus = load_prepared(folder / "data"), read_json(folder / "base" / "dev_corpus.json")
     recipe = load_recipe(folder / "resolved.toml")
-    measured = pipeline._measure(ends[1], "x", recipe, prepared, corpus, {"dev": prepared.split.dev})
-    values = measured.searched["dev"].evaluation("dense", {}).per_query[METRIC]
+    searched = OnDev(recipe, prepared, corpus, tmp_path / "vectors").search(ends[1])
+    values = searched.evaluation("dense", {}).per_query[METRIC]
     assert values == pytest.approx(load_evaluation(folder / "select" / "merged-0.5", "dense").per_query[METRIC])
     assert len(values) >= 10
 

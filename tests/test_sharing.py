@@ -47,8 +47,8 @@ def test_what_the_target_has_stays(source, tmp_path):
 
 def test_what_a_killed_process_left_is_no_obstacle(source, tmp_path):
     target = tmp_path / "two"
-    (target / ".base.shared").mkdir(parents=True)
-    (target / ".base.shared" / "half").write_text("")
+    (target / "base.shared").mkdir(parents=True)
+    (target / "base.shared" / "half").write_text("")
     share_stages(source, target, ("base",))
     assert is_complete(target / "base", KEY)
     assert sorted(os.listdir(target)) == ["base"]
