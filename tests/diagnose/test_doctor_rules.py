@@ -342,6 +342,24 @@ def test_a_loss_at_chance_with_weights_far_away_is_a_high_rate():
     assert codes(replace(W, log=flat)) == []
 
 
+@pytest.mark.parametrize(
+    ("losses", "cosine", "word", "expected"),
+    [
+        ([0.41, 0.55, 0.52, 0.74, 0.59, 0.37, 0.1, 0.15, 0.1], 0.49, "no worse", ["high-learning-rate"]),
+        ([0.41, 0.55, 0.52, 0.74, 0.59, 0.37, 0.1, 0.15, 0.1], 0.93, "no worse", []),
+        ([0.41, 0.55, 0.52, 0.74, 0.59, 0.37, 0.1, 0.15, 0.1], 0.49, "better", []),
+        ([0.41, 0.45, 0.42, 0.44, 0.39, 0.37, 0.1, 0.15, 0.1], 0.49, "no worse", []),
+    ],
+)
+def test_a_loss_that_rises_before_it_falls_and_queries_that_end_elsewhere_are_a_high_rate(
+    losses, cosine, word, expected
+):
+    ill = replace(W, log=log(losses, [0.57, 0.63, 0.62, 0.63]), moved=Moved(0.049, cosine), verdict=verdict(word, 0.0))
+    found = [f for f in case_findings(ill) if f.code == "high-learning-rate"]
+    assert [f.code for f in found] == expected
+    assert all(f.severity == "error" for f in found)
+
+
 def test_a_first_evaluation_below_the_base_that_comes_back_is_no_high_rate():
     back = log([2.0, *([0.9] * 9)], [0.3, 0.6, 0.7, 0.73])
     assert "high-learning-rate" not in codes(replace(W, log=back))

@@ -15,9 +15,9 @@ _FEWEST_LINES = 5
 _ROSE = 1.1  # the last fifth of the loss over the first line; batches differ by some percent
 _WAVERS = 0.05  # and of the loss at chance, by how much: a loss near zero doubles easily
 _FAR, _NEAR, _HARDLY = 0.05, 0.01, 1e-3  # change of the weights over their size
-_SAME = 0.999  # cosine of a query's vector before and after
+_SAME, _ESTRANGED = 0.999, 0.7  # cosine of a query's vector before and after; 0.93 in a healthy run of SciFact
 _AT_CHANCE = 0.9  # the loss over that of a model that cannot tell the passages of a batch apart
-_SPIKE = 1.3  # the highest loss of the first fifth over the first line
+_SPIKE = 1.3  # the highest loss, of the first fifth or of all, over the first line
 _SHORT_WARMUP = 0.05
 _GAIN = 0.01  # of the development metric; less is no reason to train on
 _STILL_RISING = 0.2  # share of the whole gain that the last of four intervals brought
@@ -53,9 +53,11 @@ def not_finite(case: Case) -> Iterator[Finding]:
 
 
 def high_learning_rate(case: Case) -> Iterator[Finding]:
-    """The loss ends above where it began, or the first evaluations lie well below the base and none comes back."""
+    """What was known is destroyed: the loss rises, or the first evaluations lie well below the base for good."""
     loss, dev = curve(case.log, "loss"), _dev(case)
     signs = []
+    if estranged := _estranged(case, loss):
+        signs.append(estranged)
     if len(loss) >= _FEWEST_LINES:
         last, still = _last_fifth(loss), case.moved is not None and case.moved.weights < _NEAR
         if last > _ROSE * loss[0, 1] and last - loss[0, 1] > _WAVERS * _chance_loss(case) and not still:
@@ -73,13 +75,30 @@ def high_learning_rate(case: Case) -> Iterator[Finding]:
         signs.append(f"the weights moved by {case.moved.weights:.1%} of their size")
     yield found(
         "high-learning-rate",
-        "error" if len(loss) and case.moved is not None and case.moved.weights > _FAR else "warning",
+        "error" if estranged or (len(loss) and case.moved is not None and case.moved.weights > _FAR) else "warning",
         "train.learning_rate",
         f"{'; '.join(signs)}, at a peak rate of {_rate(case, 1):.1e}",
         case.again(f"train.learning_rate={_rate(case, 0.1):.1e}"),
         count=len(dev),
         peak=_rate(case, 1),
         weights_moved=None if case.moved is None else round(case.moved.weights, 5),
+    )
+
+
+def _estranged(case: Case, loss: np.ndarray) -> str:
+    """A loss that rises before it falls, and queries that ended elsewhere for no gain; empty where it is not so.
+
+    What the last steps, at small rates, bring back of a loss says nothing of what was lost.
+    """
+    if len(loss) < _FEWEST_LINES or case.moved is None or case.moved.cosine >= _ESTRANGED:
+        return ""
+    highest = float(loss[:, 1].max())
+    rose = highest > _SPIKE * loss[0, 1] and highest - loss[0, 1] > _WAVERS * _chance_loss(case)
+    if not rose or case.verdict.get("verdict") == "better":
+        return ""
+    return (
+        f"the loss rose from {loss[0, 1]:.2f} to {highest:.2f} before it fell, and a query's vector has a cosine of "
+        f"{case.moved.cosine:.2f} with what it was"
     )
 
 
