@@ -279,6 +279,11 @@ def test_a_run_trains_on_what_it_mined(place, tmp_path):
     assert (folder / "negatives" / "negatives.html").is_file()
     assert f"{counts['chosen']:,} negatives mined for" in (folder / "report.html").read_text()
     assert any("kept" in line and "chosen" in line for line in said)
+    assert list(read_json(folder / "run.json")["stages"])[:4] == ["data", "bm25", "base", "negatives"]
+    (folder / "negatives" / "negatives.html").unlink()  # as where the process was killed before it
+    pipeline.run(recipe, SILENT)
+    assert (folder / "negatives" / "negatives.html").is_file()
+    assert read_json(folder / "train" / MANIFEST)["fingerprint"] == before
     pipeline.run(recipe_for(place, tmp_path / "run", seed=3), SILENT)
     assert read_json(folder / "train" / MANIFEST)["fingerprint"] != before, "other negatives, another training"
 

@@ -228,6 +228,10 @@ def test_another_precision_measures_the_base_again(copied):
     assert "base" in rerun(copied, "train.precision=bfloat16", "train.max_steps=1")
 
 
+def test_another_development_corpus_is_made_with_the_base_and_trained_on(copied):
+    assert {"base", "train"} <= set(rerun(copied, "data.dev_depth=2", "train.max_steps=1"))
+
+
 def test_another_rule_chooses_anew_without_training(copied):
     assert rerun(copied, "select.noise=0.2") == ["select", "tuned", "model"]
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from m3tune import pipeline, retaining, selecting
+from cutting import cut_off_at
+from m3tune import pipeline, retaining
 from m3tune.artifact import read_json
 from m3tune.config import EvaluateConfig, ModelConfig, SelectConfig
 from m3tune.data.collection import Collection
@@ -161,17 +162,8 @@ def test_too_few_texts_or_a_base_that_finds_too_few_leave_it_unmeasured_with_the
 
 def test_an_interrupted_selection_asks_the_same_without_measuring_the_base_again(finished, copied, monkeypatch):
     shutil.rmtree(copied / "select")
-    real = selecting.measure_encoder
-
-    def cut_off(encoder, name, *rest):
-        if name == "merged 0.5":
-            raise KeyboardInterrupt
-        return real(encoder, name, *rest)
-
-    monkeypatch.setattr(selecting, "measure_encoder", cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off_at("merged 0.5"):
         again(copied)
-    monkeypatch.setattr(selecting, "measure_encoder", real)
     monkeypatch.setattr(retaining, "measure_encoder", None)
     again(copied)
     assert selection_in(copied) == selection_in(finished[0])

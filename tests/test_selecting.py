@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cutting import cut_off_at
 from m3tune import pipeline, selecting
 from m3tune.artifact import read_json
 from m3tune.config import ModelConfig
@@ -276,18 +277,9 @@ def test_retention_data_without_judgments_is_refused_and_nothing_is_left(copied,
 def test_an_interrupted_selection_goes_on_behind_the_last_whole_contender(finished, copied, monkeypatch):
     folder, _, _ = finished
     shutil.rmtree(copied / "select")
-    real = selecting.measure_encoder
-
-    def cut_off(encoder, name, *rest):
-        if name == "merged 0.7":
-            raise KeyboardInterrupt
-        return real(encoder, name, *rest)
-
-    monkeypatch.setattr(selecting, "measure_encoder", cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off_at("merged 0.7"):
         again(copied)
     assert not (copied / "select").exists()
-    monkeypatch.setattr(selecting, "measure_encoder", real)
     calls = sets_measured(monkeypatch)
     again(copied)
     assert [name for name, _ in calls] == ["merged 0.7", "merged 0.85", "tuned"], "the last is the checkpoint on dev"

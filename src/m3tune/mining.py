@@ -32,16 +32,16 @@ from m3tune.model.weights import load_encoder, model_fingerprint
 from m3tune.negatives import filters, summary
 from m3tune.negatives.candidates import Pairs, unite
 from m3tune.negatives.ground import Ground, make_ground, read_pool
-from m3tune.negatives.mined import with_mined, with_promoted, write_outputs
+from m3tune.negatives.mined import keeps_given, with_mined, with_promoted, write_outputs
 from m3tune.negatives.scores import Scores, feedback_between_positives, feedback_ratios, score_all
 from m3tune.negatives.select import select, suspicion
-from m3tune.negatives.sources import GIVEN_ONES, RANDOM, brought, check_sources, drawn, searched
+from m3tune.negatives.sources import RANDOM, brought, check_sources, drawn, searched
 from m3tune.negatives.table import read_suspects, write_mined
 from m3tune.negatives.teacher import Teacher, TextPair
 from m3tune.negatives.verdicts import read_verdicts
 from m3tune.paths import resolve_path
 from m3tune.preparation import Say, prepare, source_fingerprint
-from m3tune.report.negatives_page import SUMMARY, write_negatives_page
+from m3tune.report.negatives_page import PAGE, SUMMARY, write_negatives_page
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
@@ -64,11 +64,6 @@ class Task:
     data_fingerprint: str
     precision: Precision = "auto"
     before: Path | None = None  # what a round before mined: whom it suspected is suspected still
-
-    @property
-    def keeps_given(self) -> bool:
-        """Whether the data's own negatives train as they are: where they are a source, what was kept of them does."""
-        return self.config.keep_given and GIVEN_ONES not in self.config.sources
 
     @property
     def key(self) -> StageKey:
@@ -181,6 +176,8 @@ def mine_into(directory: Path, task: Task, say: Say, cache: Path) -> None:
     """Mine into `directory`, unless it is there already. A teacher's scores are kept in `cache`."""
     key, config = task.key, task.config
     if is_complete(directory, key):
+        if not (directory / PAGE).is_file():  # the process was killed between the two
+            write_negatives_page(directory)
         return
     known = known_relevant(task.collection, task.similar)
     pool = read_pool(resolve_path(config.pool, "the pool"), task.collection) if config.pool else None
@@ -265,7 +262,7 @@ def _put_back(task: Task, directory: Path) -> Collection:
     if config.verdicts and config.promote:
         verdicts = read_verdicts(resolve_path(config.verdicts, "the verdicts"))
         collection = with_promoted(collection, verdicts, task.query_ids)
-    return with_mined(collection, directory, keep_given=task.keeps_given)
+    return with_mined(collection, directory, keep_given=keeps_given(config))
 
 
 def _encode(task: Task, ground: Ground, place: Path, say: Say) -> Miner:

@@ -135,6 +135,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
     """The untuned encoder on the test queries, and the development corpus that training is watched on."""
     choice = {"head": recipe.evaluate.head, "tune_weights": recipe.evaluate.tune_weights}
     config = recipe.evaluate.measuring() | choice | {"precision": recipe.train.precision, "bm25": recipe.evaluate.bm25}
+    config |= {"dev_depth": recipe.data.dev_depth, "hybrid_weights": recipe.train.hybrid_weights}
     key = _model_key("base", recipe, prepared, config)
     if is_complete(folder / "base", key):
         return
@@ -480,8 +481,7 @@ def _training(recipe: Recipe, corpus: DevCorpus) -> dict[str, Any]:
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
     guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
     config = {"train": recipe.train.model_dump(), "metric": recipe.evaluate.main_metric, "guide": guide}
-    config |= {"keep": LAST} if recipe.select.rule == LAST else {}
-    return config | {"dev_corpus": fingerprint(corpus)} | choice
+    return config | {"rule": recipe.select.rule, "dev_corpus": fingerprint(corpus)} | choice
 
 
 def _model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any]) -> StageKey:

@@ -14,7 +14,7 @@ RUN = "run.json"
 RESULTS = ("base/metrics.json", "bm25/metrics.json", "tuned/metrics.json", "comparison.json", "verdict.json")
 """Where a run's figures are."""
 
-_STAGES = ("data", "bm25", "base", "train", "select", "tuned", "model")
+_STAGES = ("data", "bm25", "base", "negatives", "search", "train", "select", "tuned", "model")
 _OF_STAGE = ("fingerprint", "finished", "seconds", "versions")
 _DEPENDS = ("recipe", "data", "model", "precision", "machine", "versions")
 

@@ -110,7 +110,21 @@ def test_the_time_is_kept_and_used(tmp_path, minutes):
     records, measure = search(tmp_path, minutes, said=said)
     assert 60 * minutes - 2 * STEPS * STEP_S < measure.now <= 60 * minutes
     assert len(records) > 1
-    assert "the next trial would take about" in said[-1]
+    assert "no other values would come to an end" in said[-1]
+
+
+def test_a_suggestion_that_there_is_no_time_for_gives_way_to_one_that_fits(tmp_path):
+    """The recipe's own take 40 s of 1.5 minutes, six epochs would take 80; one epoch takes 13, two take 27."""
+    said = []
+    records, measure = search(tmp_path, 1.5, said=said, settings=("epochs",), epochs=(1.0, 2.0, 6.0))
+    assert sorted(record.values["epochs"] for record in records[1:]) in ([1.0], [1.0, 2.0])
+    assert measure.now <= 90
+    assert "no other values would come to an end" in said[-1]
+
+
+def test_no_values_are_tried_twice(tmp_path):
+    records, _ = search(tmp_path, 60, settings=("epochs",), epochs=(1.0, 2.0))
+    assert sorted(record.values["epochs"] for record in records) == [1.0, 2.0, 3.0]
 
 
 def test_a_trial_that_would_not_end_is_stopped_by_the_clock(tmp_path):

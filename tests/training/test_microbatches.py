@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradients import assert_same_steps
 from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.similar import Similar
 from m3tune.model.encoder import set_dropout
@@ -120,12 +121,7 @@ def test_a_step_of_training_has_the_same_gradients_under_every_budget(tiny_folde
             encoder, collection, Similar(), tuple(f"q{i}" for i in range(40)), config, "m", lambda _: {"m": 0.0},
             tmp_path / str(budget), lambda _: None,
         )  # fmt: skip
-    assert {len(steps) for steps in seen.values()} == {2}
-    for steps in seen.values():
-        for step, plain in zip(steps, seen[BUDGETS[-1]], strict=True):
-            assert max(gradient.abs().max() for gradient in plain.values()) > 1e-3
-            for name, gradient in plain.items():
-                torch.testing.assert_close(step[name], gradient, atol=2e-6, rtol=2e-4)
+    assert_same_steps(seen, BUDGETS[-1])
 
 
 def test_dropout_draws_the_same_numbers_when_a_part_is_computed_again(tiny_folders):

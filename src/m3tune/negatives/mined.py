@@ -6,10 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from m3tune.config import MineConfig
 from m3tune.data.collection import Collection
 from m3tune.data.write import write_collection
+from m3tune.negatives.sources import GIVEN_ONES
 from m3tune.negatives.table import read_negatives, read_taught_positives
 from m3tune.types import MINED, SOFT, Judgment, PairVerdict
+
+
+def keeps_given(config: MineConfig) -> bool:
+    """Whether the data's own negatives train as they are: where they are a source, what was kept of them does."""
+    return config.keep_given and GIVEN_ONES not in config.sources
 
 
 def with_mined(collection: Collection, directory: Path, *, keep_given: bool) -> Collection:

@@ -19,6 +19,8 @@ from m3tune.progress import Advance, hidden, track
 from m3tune.report.settings import trial_in_words
 from m3tune.tuning import Watch
 
+_ATTEMPTS = 20  # suggestions looked at for a new one that there is time for
+
 Measure = Callable[[TrainConfig, Watch, Path], None]
 """Trains once by these settings, with the log in a folder, and tells the watch of every step and evaluation."""
 
@@ -49,12 +51,12 @@ def run_trials(task: Task, folder: Path, say: Say, clock: Callable[[], float] = 
         say(f"search: going on after {len(records)} trials, which took {spent:,.0f} s")
     with track("search", total=math.ceil(task.budget_s), done=round(spent)) as advance:
         while len(records) < (task.config.trials or math.inf):
-            suggestion = Suggestion(task.dials, records, task.config.seed)
-            train = with_values(task.train, task.dials, suggestion.values)
-            needed, left = _expected_s(task, records, train), task.budget_s - spent
-            if needed > left:
-                say(f"search: the next trial would take about {needed:,.0f} s, and {max(0, left):,.0f} s are left")
+            left = task.budget_s - spent
+            suggestion = _that_fits(task, records, left)
+            if suggestion is None:
+                say(f"search: no other values would come to an end in the {max(0, left):,.0f} s that are left")
                 break
+            train = with_values(task.train, task.dials, suggestion.values)
             record = _one(task, train, suggestion, records, left, folder, say, clock, advance)
             records.append(record)
             spent += record.seconds
@@ -63,6 +65,17 @@ def run_trials(task: Task, folder: Path, say: Say, clock: Callable[[], float] = 
             if record.fate == OUT_OF_TIME:
                 break
     return records
+
+
+def _that_fits(task: Task, records: Sequence[Record], left: float) -> Suggestion | None:
+    """The first of some suggestions that is new and would be over in `left` seconds; None where there is none."""
+    tried = [record.values for record in records]
+    for attempt in range(_ATTEMPTS):
+        suggestion = Suggestion(task.dials, records, task.config.seed, attempt)
+        train = with_values(task.train, task.dials, suggestion.values)
+        if suggestion.values not in tried and _expected_s(task, records, train) <= left:
+            return suggestion
+    return None
 
 
 def _one(

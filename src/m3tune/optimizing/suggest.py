@@ -35,10 +35,10 @@ def check_installed() -> None:
 
 
 class Suggestion:
-    """The values of the next trial, and the rule that ends it early."""
+    """The values of the next trial, other ones at each `attempt`, and the rule that ends it early."""
 
-    def __init__(self, dials: Sequence[Dial], records: Sequence[Record], seed: int) -> None:
-        self._study = _study(dials, records, int(fingerprint([seed, len(records)])[:8], 16))
+    def __init__(self, dials: Sequence[Dial], records: Sequence[Record], seed: int, attempt: int = 0) -> None:
+        self._study = _study(dials, records, (int(fingerprint([seed, len(records)])[:8], 16) + attempt) % 2**32)
         if not records:
             self._study.enqueue_trial({dial.key: dial.own for dial in dials})
         self._trial = self._study.ask(_distributions(dials))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from m3tune.evaluation.select import BASE
 from m3tune.report import words
-
-BASE = "base"
 
 CORRECTION = (
     "Differences of means over the seeds, in the mean over test queries. Intervals hold all at once with 95 % "

@@ -12,6 +12,7 @@ from typing import Any
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.config import Recipe
 from m3tune.data.collection import Collection
+from m3tune.data.prepared import load_similar
 from m3tune.data.store import load_collection
 from m3tune.diagnose.error_analysis import ERRORS, WORST
 from m3tune.evaluation.compare import (
@@ -71,7 +72,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
         "search": _search(run_folder, recipe),
         "base_head": selection["base_head"],
         "no_worse_margin": recipe.evaluate.no_worse_margin,
-        "queries_needed": _queries_needed(verdict, base, tuned, qrels, collection),
+        "queries_needed": _queries_needed(run_folder, verdict, base, tuned, qrels),
         "metrics": _metric_table(run_folder, recipe),
         "heads": _heads(run_folder, verdict["metric"]),
         "against_bm25": _against_bm25(run_folder, verdict),
@@ -146,12 +147,13 @@ def _against_bm25(run_folder: Path, verdict: Mapping[str, Any]) -> dict[str, Any
 
 
 def _queries_needed(
-    verdict: Mapping[str, Any], base: Evaluation, tuned: Evaluation, qrels: Qrels, collection: Collection
+    run_folder: Path, verdict: Mapping[str, Any], base: Evaluation, tuned: Evaluation, qrels: Qrels
 ) -> int | None:
     if verdict["verdict"] != "inconclusive":
         return None
     before, after = base.per_query[verdict["metric"]], tuned.per_query[verdict["metric"]]
-    return queries_needed(*paired_differences(before, after, document_groups(qrels, collection.canonical_passage)))
+    groups = document_groups(qrels, load_similar(run_folder / "data").passages.first)  # as the verdict has them
+    return queries_needed(*paired_differences(before, after, groups))
 
 
 def _training(folder: Path, selection: Mapping[str, Any]) -> dict[str, Any]:

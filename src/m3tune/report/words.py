@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from m3tune.evaluation.select import LAST
+
 _DECIMALS, _MOST_DECIMALS = 3, 6
 
 
@@ -172,7 +174,7 @@ def meaning(data: Mapping[str, Any]) -> str:
 
 def _unguarded(selection: Mapping[str, Any]) -> bool:
     """Whether the last step was taken without a choice."""
-    return selection.get("rule") == "last"
+    return selection.get("rule") == LAST
 
 
 def _model(selection: Mapping[str, Any]) -> str:

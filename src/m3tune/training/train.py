@@ -69,19 +69,13 @@ def train(
 ) -> TrainingResult:
     """Tune `encoder` in place on the positives and given negatives of `query_ids`; it ends as the best checkpoint.
 
-    Without `keep_best` it ends as the last step left it.
-
-    What `similar` holds to be nearly the same as a known relevant passage is no negative. Checkpoints and the log go to
-    `folder`, a guide's vectors too until the end; an interrupted run that left checkpoints there goes on from the last.
-    With `after_step` this is a trial: that is told of every step and of how many there are, and may raise to end the
-    training; no checkpoint is written, and the encoder ends as the last step left it.
+    Without `keep_best` it ends as the last step left it. What `similar` holds to be nearly the same as a known relevant
+    passage is no negative. Checkpoints and the log go to `folder`, a guide's vectors too until the end; an interrupted
+    run that left checkpoints there goes on from the last. With `after_step` this is a trial: that is told of every step
+    and of how many there are, and may raise to end the training; no checkpoint is written, and the encoder ends as the
+    last step left it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError(
-            "started as one of several processes, which would each train on the same batches",
-            where="train",
-            fix="start m3tune once; it trains on one device so far",
-        )
+    _check_alone()
     feed, batches, precision = _made_ready(encoder, collection, similar, query_ids, config, say)
     if config.guide is not None:
         feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
@@ -177,6 +171,16 @@ def _kept_evaluation(log: Sequence[Mapping[str, Any]], name: str, keep_best: boo
         )
     kept = max(evaluated, key=lambda line: line[name]) if keep_best else evaluated[-1]
     return kept["step"], kept[name]
+
+
+def _check_alone() -> None:
+    """Raises TrainingError where this process is one of several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError(
+            "started as one of several processes, which would each train on the same batches",
+            where="train",
+            fix="start m3tune once; it trains on one device so far",
+        )
 
 
 def _check_objective(encoder: Encoder, config: TrainConfig) -> None:

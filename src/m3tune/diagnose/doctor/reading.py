@@ -22,7 +22,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.heads import HEAD_FILES
 from m3tune.model.settings import SETTINGS_FILE, read_sentence_transformers
 from m3tune.model.weights import load_encoder, model_folder
-from m3tune.negatives.table import read_negatives
+from m3tune.negatives.mined import keeps_given, with_mined
 from m3tune.recipe import load_recipe
 from m3tune.retrieval.store import OF_QUERIES, differing_from, is_vectors
 from m3tune.types import SOFT, Finding, Split
@@ -131,9 +131,9 @@ def _with_mined(collection: Collection, recipe: Recipe, mined: Path) -> Collecti
     """The collection with the negatives that the run mined, where it did; soft labels are none."""
     if recipe.mine is None or not (mined / MANIFEST).is_file():
         return collection
-    given = collection.negatives if recipe.mine.keep_given else ()
-    hard = (negative for negative in read_negatives(mined) if negative.source != SOFT)
-    return dataclasses.replace(collection, negatives=(*given, *hard))
+    trained = with_mined(collection, mined, keep_given=keeps_given(recipe.mine))
+    hard = tuple(negative for negative in trained.negatives if negative.source != SOFT)
+    return dataclasses.replace(trained, negatives=hard)
 
 
 def _examined(
