@@ -18,6 +18,7 @@ from m3tune.data.prepared import Prepared
 from m3tune.data.read import read_collection
 from m3tune.errors import DataError
 from m3tune.evaluation.measure import measure_encoder
+from m3tune.evaluation.select import LAST
 from m3tune.model.encoder import Encoder
 from m3tune.paths import resolve_path
 from m3tune.preparation import Say, source_fingerprint
@@ -92,6 +93,8 @@ def retention_of(
 ) -> Retention:
     """What the recipe wants to be retained: named data, or questions about texts that the base is good at.
 
+    Without a choice, `select.rule` "last", only named data is measured.
+
     The base finds by `head`. Which questions it was good at is kept in `folder`, so that an interrupted selection goes
     on with the same; vectors that do not fit in memory go to `place`.
     """
@@ -100,6 +103,8 @@ def retention_of(
         return Retention(named_ground(config, recipe.data.seed, say))
     if config.retention == NOTHING:
         return _not_measured("select.retention names no data", say)
+    if config.rule == LAST:
+        return _not_measured('select.rule is "last", so that nothing is chosen by it', say)
     at_most = min(_TEXTS_PER_QUERY * max(config.retention_queries, _FEWEST), config.retention_passages)
     items = known_items(prepared.collection, prepared.similar, prepared.split, at_most, generator)
     if len(items) < _FEWEST:

@@ -93,3 +93,16 @@ def test_names_of_recipes_are_text_everywhere(name):
     console = Console(record=True, width=200, file=io.StringIO())
     print_contest(console, facts, "page.html")
     assert name in console.export_text()
+
+
+def test_every_table_names_its_recipes_in_a_terminal_of_80_columns():
+    """Three tables: four names, three names, six differences of which each begins with one."""
+    facts = changed(recipes=[recipe("native-filtered", 0.55), *FACTS["recipes"][1:]], best="native-filtered")
+    for of in facts["differences"]:
+        of.update({side: "native-filtered" for side in ("first", "second") if of[side] == "ours"})
+    console = Console(record=True, width=80, file=io.StringIO())
+    print_contest(console, facts | {"finding": []}, "page.html")
+    lines = console.export_text().splitlines()
+    assert [line for line in lines if line.startswith(" native-filter") and "1,234" in line]
+    assert sum(line.startswith(" native-filter") for line in lines) == 5
+    assert not any("…" in line for line in lines)

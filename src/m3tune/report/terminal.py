@@ -215,13 +215,16 @@ def _table(columns: Sequence[str], names: int = 1) -> Table:
     for number, column in enumerate(columns):
         is_name = number < names
         table.add_column(
-            Text(column), justify="left" if is_name else "right", no_wrap=not is_name, min_width=len(column) * is_name
-        )
+            Text(column), justify="left" if is_name else "right", no_wrap=not is_name, min_width=len(column) * is_name,
+            overflow="fold",
+        )  # fmt: skip
     return table
 
 
 def _print_cells(console: Console, cells: Cells) -> None:
-    table = _table(cells.headings)
+    """A table; headings of numbers stand in lines, so that names have room in a narrow terminal."""
+    name, *numbers = cells.headings
+    table = _table([name, *(heading.replace(" ", "\n") for heading in numbers)])
     for row in cells.rows:
         table.add_row(*map(Text, row))
     console.print(table)
