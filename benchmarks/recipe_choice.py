@@ -1,0 +1,190 @@
+"""Settings of the default recipe, compared by cross-validation over SciFact's training claims; no test claim is read.
+
+python benchmarks/recipe_choice.py OUT [--ways small rate ...] [--folds 0 1 2] [--max-tokens 256]
+
+Each fold keeps a fifth of the training claims for development, claims of nearly the same text together, and trains on
+the rest by the default recipe with the settings of a way. What is compared is the last step, searched among the judged
+passages and the first of the untuned model and of BM25, as a run's own development data is. Each training leaves a file
+in OUT; what is there is not done again, so that several processes may share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sklearn.model_selection import GroupKFold
+
+from m3tune.artifact import read_json, write_json
+from m3tune.config import EvaluateConfig, Recipe
+from m3tune.data.prepared import Prepared
+from m3tune.data.similar import find_similar
+from m3tune.evaluation.compare import compare, document_groups
+from m3tune.evaluation.measure import dev_corpus, measure_bm25, measure_encoder
+from m3tune.evaluation.store import load_evaluation, save_evaluations
+from m3tune.mining import mine, without_new_heads
+from m3tune.model.weights import load_encoder
+from m3tune.progress import shown
+from m3tune.recipe import load_recipe
+from m3tune.starter import DEMO, recipe_file
+from m3tune.tuning import OnDev, tune_on_dev
+from m3tune.types import Run, Split
+from peers import print_machine, scifact
+
+FOLDS = 5
+METRIC = "nDCG@10"
+AUTO_RATE = 2e-5 * 1024 / 384
+_MINED = {"mine.threshold": "auto", "train.negatives_per_query": 2}
+_DISTILLED = {"train.self_distill": "true", "train.self_distill_start": 0.5}
+_THREE = {"model.new_heads": '["sparse", "multi"]', "evaluate.head": "dense", **_DISTILLED}
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "small": {"train.batch_queries": 16},
+    "smallest": {"train.batch_queries": 8},
+    "rate": {"train.learning_rate": 2 * AUTO_RATE},
+    "sharp": {"train.temperature": 0.02},
+    "long": {"train.epochs": 6},
+    "small-sharp": {"train.batch_queries": 16, "train.temperature": 0.02},
+    "small-rate": {"train.batch_queries": 16, "train.learning_rate": 2 * AUTO_RATE},
+    "mined": _MINED,
+    "small-mined": {"train.batch_queries": 16, **_MINED},
+    "three-heads": _THREE,
+    "three-heads-dense-twice": {**_THREE, "train.loss_weights": "[2, 0.1, 1, 1]", "train.head_learning_rate": 2e-4},
+}
+
+
+class LastStep:
+    """A watch that keeps what the last evaluation found."""
+
+    def __init__(self) -> None:
+        """Nothing is seen yet."""
+        self.steps, self.per_query = 0, dict[str, float]()
+
+    def stepped(self, step: int, of: int) -> None:
+        """So many optimizer steps are done."""
+        self.steps = step
+
+    def evaluated(self, value: float, per_query: Mapping[str, float]) -> None:
+        """The development metric of every query."""
+        self.per_query = dict(per_query)
+
+
+def claims_of_training() -> Prepared:
+    """SciFact without its test claims; every claim is for training as yet."""
+    whole = scifact()
+    train = whole.splits["train"]
+    kept = {query_id: whole.queries[query_id] for query_id in train}
+    judgments = tuple(judgment for judgment in whole.judgments if judgment.query_id in kept)
+    collection = replace(whole, queries=kept, judgments=judgments, splits={"train": train})
+    judged = tuple(query_id for query_id in train if query_id in collection.positives)
+    return Prepared(collection, find_similar(collection), Split(judged, (), (), "new questions"), "recipe-choice")
+
+
+def fold_of(prepared: Prepared, number: int) -> Prepared:
+    """Fold `number` of five: a fifth of the claims is development, the rest trains."""
+    claims = np.array(prepared.split.train)
+    groups = [prepared.similar.queries.first_of(claim) for claim in claims]
+    train, dev = list(GroupKFold(FOLDS, shuffle=True, random_state=0).split(claims, groups=groups))[number]
+    split = replace(prepared.split, train=tuple(claims[train].tolist()), dev=tuple(claims[dev].tolist()))
+    return replace(prepared, split=split, fingerprint=f"{prepared.fingerprint}-{number}")
+
+
+def recipe_of(way: str, seed: int, max_tokens: int, epochs: float | None) -> Recipe:
+    """The default recipe with the settings of a way, evaluated at half time and at the end."""
+    keys: dict[str, Any] = {**DEMO, "model.passage_max_tokens": max_tokens, "train.seed": seed, "train.evaluations": 2}
+    keys |= {} if epochs is None else {"train.epochs": epochs}
+    keys |= WAYS[way] | ({"mine.seed": seed} if "mine.threshold" in WAYS[way] else {})
+    return load_recipe(recipe_file("default"), [f"{key}={value}" for key, value in keys.items()])
+
+
+def rankings(prepared: Prepared, max_tokens: int, place: Path) -> list[Run]:
+    """The untuned model's and BM25's rankings of every claim, made once for all ways and folds."""
+    heads = ("dense", "bm25")
+    if not place.is_dir():
+        recipe = recipe_of("default", 0, max_tokens, None)
+        encoder, _ = load_encoder(recipe.model)
+        collection, claims = prepared.collection, {"all": prepared.split.train}
+        passages = tuple(collection.passages)
+        measured = measure_encoder(encoder, "base", collection, passages, claims, recipe.evaluate, "auto")
+        words = measure_bm25(collection, claims, recipe.evaluate)["all"]
+        save_evaluations(place, [measured.searched["all"].evaluation("dense", {}), words])
+    return [load_evaluation(place, head).run for head in heads]
+
+
+def train_once(recipe: Recipe, fold: Prepared, runs: Sequence[Run]) -> dict[str, Any]:
+    """Steps, seconds and the development metric of every query after the last step, by the recipe's head."""
+    corpus = dev_corpus(fold.collection, fold.split.dev, runs, recipe.data.dev_depth)
+    watch = LastStep()
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        mined = mine(Path(folder), recipe, fold, without_new_heads(recipe.model), print)
+        encoder, _ = load_encoder(recipe.model)
+        tune_on_dev(encoder, OnDev(recipe, mined, corpus, Path(folder)), Path(folder) / "train", print, watch)
+    return {"steps": watch.steps, "seconds": time.perf_counter() - begun, "per_query": watch.per_query}
+
+
+def compared(output: Path, prepared: Prepared, ways: Sequence[str], seed: int) -> Table:
+    """Every way against the first on the claims of the folds that both have finished."""
+    table = Table("way", "folds", "steps", f"dev {METRIC}", "over the first", "p", "s a fold")
+    found = {way: _finished(output, way, seed) for way in ways}
+    clusters = document_groups(prepared.collection.qrels(prepared.split.train), prepared.similar.passages.first)
+    for way, folds in found.items():
+        both = sorted(folds.keys() & found[ways[0]].keys())
+        if not both:
+            continue
+        first, own = ({q: v for f in both for q, v in of[f]["per_query"].items()} for of in (found[ways[0]], folds))
+        against = compare({METRIC: first}, {METRIC: own}, clusters, EvaluateConfig(metrics=(METRIC,))).main
+        low, high = against.ci95
+        seconds = float(np.median([folds[f]["seconds"] for f in both]))
+        over = f"{against.difference:+.4f} [{low:+.4f}, {high:+.4f}]" if way != ways[0] else ""
+        steps = str(folds[both[0]]["steps"])
+        table.add_row(way, f"{both}", steps, f"{against.tuned:.4f}", over, f"{against.p_value:.3f}", f"{seconds:.0f}")
+    return table
+
+
+def _finished(output: Path, way: str, seed: int) -> dict[int, Any]:
+    files = {fold: _file(output, way, fold, seed) for fold in range(FOLDS)}
+    return {fold: read_json(file) for fold, file in files.items() if file.is_file()}
+
+
+def _file(output: Path, way: str, fold: int, seed: int) -> Path:
+    return output / f"{way}-{fold}-{seed}.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--epochs", type=float, help="instead of each way's own")
+    parser.add_argument("--report", action="store_true", help="train nothing, compare what is there")
+    arguments = parser.parse_args()
+    print_machine()
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    prepared = claims_of_training()
+    if not arguments.report:
+        runs = rankings(prepared, arguments.max_tokens, output / "base")
+        with shown(Console(stderr=True)):
+            for fold in arguments.folds:
+                for way in arguments.ways:
+                    file = _file(output, way, fold, arguments.seed)
+                    if not file.is_file():
+                        recipe = recipe_of(way, arguments.seed, arguments.max_tokens, arguments.epochs)
+                        write_json(file, train_once(recipe, fold_of(prepared, fold), runs))
+                        print(f"{way}, fold {fold}: done", flush=True)
+    Console(width=120).print(compared(output, prepared, arguments.ways, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()
