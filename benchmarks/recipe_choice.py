@@ -98,8 +98,9 @@ def fold_of(prepared: Prepared, number: int) -> Prepared:
 
 
 def recipe_of(way: str, seed: int, max_tokens: int, epochs: float | None) -> Recipe:
-    """The default recipe with the settings of a way, evaluated at half time and at the end."""
-    keys: dict[str, Any] = {**DEMO, "model.passage_max_tokens": max_tokens, "train.seed": seed, "train.evaluations": 2}
+    """The default recipe with the settings of a way, evaluated at the end alone."""
+    keys: dict[str, Any] = {key: DEMO[key] for key in ("data.path", "model.path")}
+    keys |= {"model.passage_max_tokens": max_tokens, "train.seed": seed, "train.evaluations": 1}
     keys |= {} if epochs is None else {"train.epochs": epochs}
     keys |= WAYS[way] | ({"mine.seed": seed} if "mine.threshold" in WAYS[way] else {})
     return load_recipe(recipe_file("default"), [f"{key}={value}" for key, value in keys.items()])
