@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from m3tune import __version__
-from m3tune.artifact import MANIFEST, StageKey, fingerprint, is_complete, read_json, write_json, writing
+from m3tune.artifact import (
+    MANIFEST,
+    StageKey,
+    fingerprint,
+    is_complete,
+    read_json,
+    stage_fingerprint,
+    write_json,
+    writing,
+)
 from m3tune.config import MineConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.known import known_relevant
@@ -75,7 +84,7 @@ class Task:
         teacher = {"teacher": model_fingerprint(ModelConfig(path=config.teacher))} if config.teacher else {}
         inputs = {"data": self.data_fingerprint, "model": model_fingerprint(self.model), "m3tune": __version__}
         if self.before is not None:
-            inputs["before"] = read_json(self.before / MANIFEST)["fingerprint"]
+            inputs["before"] = stage_fingerprint(self.before)
         settings = {
             "mine": config.model_dump(exclude={"rounds"}),
             "model": self.model.model_dump(exclude={"path"}),  # its contents are among the inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from m3tune.artifact import MANIFEST, read_json, write_json
+from m3tune.artifact import MANIFEST, read_json, stage_fingerprint, write_json
 from m3tune.data.balance import balance_table, features_of
 from m3tune.data.collection import Collection
 from m3tune.data.intake import Intake
@@ -69,7 +69,7 @@ def load_prepared(folder: Path) -> Prepared:
         load_collection(folder),
         load_similar(folder),
         load_split(folder),
-        read_json(folder / MANIFEST)["fingerprint"],
+        stage_fingerprint(folder),
     )
 
 
