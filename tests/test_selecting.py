@@ -19,7 +19,7 @@ from m3tune.errors import DataError
 from m3tune.evaluation.store import load_evaluation
 from m3tune.model.weights import load_encoder
 from m3tune.recipe import build_recipe, load_recipe
-from m3tune.report import words
+from m3tune.report import selection_words, verdict_words
 from m3tune.retrieval.encode import encode
 from m3tune.selecting import chosen_encoder
 from m3tune.tuning import OnDev
@@ -365,9 +365,9 @@ def test_what_is_worse_on_the_test_is_delivered_only_without_a_guard(unguarded, 
     verdict = again(folder)
     assert (verdict.verdict, verdict.delivered) == ("worse", "tuned" if rule == "last" else "base")
     data = read_json(folder / "report.json")
-    assert ("with no guard against a worse model" in words.sentence(data)) == (rule == "last")
-    assert ("nothing guarded against it" in words.headline(data)) == (rule == "last")
-    assert words.rule(data["selection"]) in (folder / "report.html").read_text().replace("&#34;", '"')
+    assert ("with no guard against a worse model" in verdict_words.sentence(data)) == (rule == "last")
+    assert ("nothing guarded against it" in verdict_words.headline(data)) == (rule == "last")
+    assert selection_words.rule(data["selection"]) in (folder / "report.html").read_text().replace("&#34;", '"')
     ours, delivered = (weights_of(folder / name) for name in ("train/model", "model"))
     assert all(torch.equal(ours[name], delivered[name]) for name in ours) == (rule == "last")
 

@@ -23,7 +23,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
 from m3tune.model.weights import load_encoder, model_fingerprint
 from m3tune.preparation import Say, silent
-from m3tune.report import words
+from m3tune.report import selection_words
 from m3tune.selecting import chosen_encoder
 from m3tune.stages import as_input, model_key, vectors_place
 from m3tune.types import HYBRID, RRF
@@ -80,7 +80,7 @@ def measure_tuned(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = s
         return
     with writing(folder / "tuned", key) as (partial, counts), vectors_place(folder, "tuned") as place:
         if selection["chosen"] == BASE:
-            say(f"the base is kept: {words.why_base(selection)}")
+            say(f"the base is kept: {selection_words.why_base(selection)}")
             save_evaluations(partial, load_evaluations(folder / "base"), read_json(folder / "base" / HOW))
             return
         encoder = chosen_encoder(folder, recipe)

@@ -15,7 +15,7 @@ from m3tune.evaluation.compare import Comparison
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.store import Evaluation
 from m3tune.negatives.summary import in_words
-from m3tune.report import error_words, words
+from m3tune.report import data_words, error_words, selection_words, verdict_words, words
 from m3tune.report.contest_words import CORRECTION, Cells, cost_cells, difference_cells, recipe_cells
 from m3tune.report.gather import cut, gather
 
@@ -50,17 +50,19 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
             style="bold" if row["metric"] == verdict["metric"] else "",
         )
     console.print(table)
-    console.print(Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(words.headline(data)), sep=": ")
-    _print_line(console, words.sentence(data))
+    console.print(
+        Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(verdict_words.headline(data)), sep=": "
+    )
+    _print_line(console, verdict_words.sentence(data))
     if data["heads"]:
-        _print_line(console, f"measured: {words.measured_by(data)}")
+        _print_line(console, f"measured: {verdict_words.measured_by(data)}")
         for pair in data["heads"]["compared"]:
-            _print_line(console, f"  {words.compared(pair)}")
+            _print_line(console, f"  {verdict_words.compared(pair)}")
     if data["rounds"]:
-        _print_line(console, words.rounds(data["rounds"]))
+        _print_line(console, selection_words.rounds(data["rounds"]))
     for line in error_words.stands_out(data):
         _print_line(console, line)
-    if warning := words.words_win(data):
+    if warning := verdict_words.words_win(data):
         _print_line(console, f"warning: {warning}")
     folder = Path(data["folder"])
     _print_line(console, "")
@@ -154,10 +156,10 @@ def print_prepared(
     table = _table(["feature", *sides, *(f"p, {side}" for side in sides[1:])])
     for row in balance:
         tests = [words.p_value(row["tests"][side]["p_value"]) for side in sides[1:]]
-        table.add_row(Text(row["feature"]), *(Text(words.summary(row[side])) for side in sides), *tests)
+        table.add_row(Text(row["feature"]), *(Text(data_words.summary(row[side])) for side in sides), *tests)
     console.print(table)
-    _print_line(console, words.TESTED)
-    for line in words.shared_between_sides(counts):
+    _print_line(console, data_words.TESTED)
+    for line in data_words.shared_between_sides(counts):
         _print_line(console, line)
     _print_line(console, f"prepared {folder}")
     _print_line(console, f"page     {folder / 'data.html'}")
