@@ -66,15 +66,20 @@ def read_trec(folder: Path, intake: Intake) -> Collection:
         intake.take("passage", passages(file, intake), add_passage)
     intake.finish()  # what names a bad text would only be bad because of it
     for split, file in qrels.items():
-        if split is not None:
-            builder.open_split(split)
-
-        def judge(fields: list[str], where: str, split: str | None = split) -> bool:
-            query_id, _, passage_id, grade = fields
-            return builder.judge(query_id, passage_id, grade, where, split)
-
-        intake.take("judgment", spaced_fields(file, "query 0 passage grade"), judge)
+        _take_qrels(file, split, builder, intake)
     return builder.collection()
+
+
+def _take_qrels(file: Path, split: str | None, builder: QrelsBuilder, intake: Intake) -> None:
+    """Read one file of qrels, whose queries are that split."""
+    if split is not None:
+        builder.open_split(split)
+
+    def judge(fields: list[str], where: str) -> bool:
+        query_id, _, passage_id, grade = fields
+        return builder.judge(query_id, passage_id, grade, where, split)
+
+    intake.take("judgment", spaced_fields(file, "query 0 passage grade"), judge)
 
 
 def write_trec(collection: Collection, folder: Path) -> dict[str, int]:
