@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from m3tune.types import SIDE_PAIRS
+
 TESTED = (
     "Median (90th percentile), or shares. p: Kolmogorov-Smirnov test of numbers, chi squared test of shares, against "
     "train; small where a side is different"
@@ -28,7 +30,7 @@ def summary(of_side: Mapping[str, float]) -> str:
 def shared_between_sides(counts: Mapping[str, Any]) -> list[str]:
     """What two sides of a split have in common, one line each; nothing where they have nothing."""
     lines = []
-    for side, other in (("train", "test"), ("train", "dev"), ("dev", "test")):
+    for side, other in SIDE_PAIRS:
         for how, what in (
             ("also_in", f"were taken out of {side}, because {other} has them too"),
             ("sharing_a_passage_with", f"share a relevant passage, a copy of it or its document with {other}"),

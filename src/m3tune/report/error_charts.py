@@ -46,6 +46,6 @@ def _interval(row: Mapping[str, Any]) -> Interval:
         row["difference"],
         low,
         high,
-        f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
+        words.change(row["difference"], row["ci95"]),
         row["differs"],
     )

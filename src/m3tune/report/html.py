@@ -140,6 +140,6 @@ def _interval(label: str, row: Mapping[str, Any], *, emphasis: bool) -> Interval
         row["difference"],
         low,
         high,
-        f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
+        words.change(row["difference"], row["ci95"]),
         emphasis,
     )

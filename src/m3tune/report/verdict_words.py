@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3tune.report.selection_words import delivered_model, unguarded, why_base
-from m3tune.report.words import head, interval, number, signed
+from m3tune.report.words import change, head, interval, number
 
 
 def sentence(data: Mapping[str, Any]) -> str:
@@ -14,7 +14,7 @@ def sentence(data: Mapping[str, Any]) -> str:
     verdict = data["verdict"]
     return (
         f"{verdict['metric']} {number(verdict['base'])} -> {number(verdict['tuned'])}, "
-        f"{signed(verdict['difference'])} {interval(verdict['ci95'])}, {verdict['queries']:,} queries; "
+        f"{change(verdict['difference'], verdict['ci95'])}, {verdict['queries']:,} queries; "
         f"delivered: {delivered(data)}"
     )
 
@@ -43,7 +43,7 @@ def compared(of: Mapping[str, Any]) -> str:
     """One comparison of two heads in one line."""
     return (
         f"{pair(of)}: {of['metric']} {number(of['base'])} -> {number(of['tuned'])}, "
-        f"{signed(of['difference'])} {interval(of['ci95'])}"
+        f"{change(of['difference'], of['ci95'])}"
     )
 
 

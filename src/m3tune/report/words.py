@@ -34,6 +34,11 @@ def interval(ci95: tuple[float, float]) -> str:
     return f"[{number(ci95[0])}, {number(ci95[1])}]"
 
 
+def change(difference: float, ci95: tuple[float, float]) -> str:
+    """A difference with its interval, `+0.067 [0.041, 0.094]`."""
+    return f"{signed(difference)} {interval(ci95)}"
+
+
 def p_value(value: float) -> str:
     """Three decimals, or that it is below them."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from m3tune.diagnose.doctor.case import Case
 from m3tune.diagnose.wording import found, share
-from m3tune.types import Finding
+from m3tune.types import SIDE_PAIRS, Finding
 
 _FEWEST = 30  # queries of a side
 _APART = 0.8  # chance of a linear classifier to tell a test query from a training query
@@ -22,7 +22,6 @@ _P_VALUE, _DISTANCE = 1e-3, 0.25  # of the tests of balance.json
 _FOLDS = 5
 _HASHED = 512  # dimensions of a text's words
 _WORDS = re.compile(r"\w+")
-_SIDES = (("train", "test"), ("train", "dev"), ("dev", "test"))
 _LEAKED = 0.05
 
 
@@ -64,7 +63,7 @@ def differing_queries(case: Case) -> Iterator[Finding]:
 def leakage(case: Case) -> Iterator[Finding]:
     """Questions of the test that are asked, nearly the same, in training or development."""
     query_of, first_of = case.collection.canonical_query, case.similar.queries.first_of
-    for side, other in _SIDES:
+    for side, other in SIDE_PAIRS:
         known = {first_of(query_of[q]) for q in getattr(case.split, side)}
         leaked = [q for q in getattr(case.split, other) if first_of(query_of[q]) in known]
         total = len(getattr(case.split, other))
