@@ -14,12 +14,11 @@ from m3tune.data.similar import Similar
 from m3tune.evaluation.compare import Comparison, compare, document_groups, verdict
 from m3tune.evaluation.select import BASE, LAST
 from m3tune.evaluation.store import Evaluation, load_evaluation, load_evaluations
-from m3tune.mining import without_new_heads
 from m3tune.mixing import weights_of_base
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.report.gather import HEADS
 from m3tune.selecting import chosen_encoder
-from m3tune.stages import as_input
+from m3tune.stages import as_input, without_new_heads
 from m3tune.types import HYBRID, RRF
 
 

@@ -17,7 +17,6 @@ from m3tune.errors import RecipeError
 from m3tune.evaluation.measure import Measured, deciding_head, dev_corpus, measure_bm25, measure_encoder
 from m3tune.evaluation.select import BASE
 from m3tune.evaluation.store import HOW, Evaluation, load_evaluation, load_evaluations, save_evaluations
-from m3tune.mining import without_new_heads
 from m3tune.mixing import default_weights, tuned_weights
 from m3tune.model.encoder import Encoder
 from m3tune.model.settings import M3_WEIGHTS
@@ -25,7 +24,7 @@ from m3tune.model.weights import load_encoder, model_fingerprint
 from m3tune.preparation import Say, silent
 from m3tune.report import selection_words
 from m3tune.selecting import chosen_encoder
-from m3tune.stages import as_input, model_key, vectors_place
+from m3tune.stages import as_input, model_key, vectors_place, without_new_heads
 from m3tune.types import HYBRID, RRF
 
 

@@ -15,14 +15,13 @@ from m3tune.data.prepared import Prepared
 from m3tune.evaluation.compare import document_groups
 from m3tune.evaluation.select import BASE, Choice, Contender, choose, folder_of, why_base
 from m3tune.evaluation.store import load_evaluation
-from m3tune.mining import without_new_heads
 from m3tune.mixing import recipe_weights, tuned_weights, weights_of_base
 from m3tune.model.encoder import Encoder
 from m3tune.model.merge import interpolate
 from m3tune.model.weights import load_encoder
 from m3tune.preparation import Say, silent
 from m3tune.rounds import tuned_model
-from m3tune.stages import as_input, read_dev_corpus, vectors_place
+from m3tune.stages import as_input, read_dev_corpus, vectors_place, without_new_heads
 
 
 def select(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent) -> None:

@@ -1,4 +1,4 @@
-"""What the stages of a run share: what they depend on, and where passages' vectors lie meanwhile."""
+"""What the stages of a run share: the untuned model, what they depend on, where vectors lie meanwhile."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from typing import Any
 
 from m3tune import __version__
 from m3tune.artifact import StageKey, read_json, stage_fingerprint
-from m3tune.config import Recipe
+from m3tune.config import ModelConfig, Recipe
 from m3tune.data.prepared import Prepared
 from m3tune.evaluation.measure import DevCorpus
 from m3tune.model.weights import model_fingerprint
+
+
+def without_new_heads(model: ModelConfig) -> ModelConfig:
+    """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
+    if not model.new_heads:
+        return model
+    heads = None if model.heads is None else tuple(h for h in model.heads if h not in model.new_heads) or ("dense",)
+    return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
 
 
 def model_key(stage: str, recipe: Recipe, prepared: Prepared, config: Mapping[str, Any]) -> StageKey:
