@@ -31,7 +31,7 @@ from m3tune.report.charts import (
     tick_label,
 )
 from m3tune.report.curves import small_multiples
-from m3tune.report.gather import cut, gather
+from m3tune.report.gather import gather
 from m3tune.report.html import render, write_report
 from m3tune.report.terminal import print_comparison, print_evaluations, print_verdict
 from m3tune.types import Hit, Judgment, Passage, Query
@@ -387,7 +387,7 @@ def test_signed_p_duration_and_cut():
         "1 min 1 s",
         "1 h 1 min",
     ]
-    assert (cut("abcde", 5), cut("abcdef", 5)) == ("abcde", "abcd…")
+    assert (words.cut("abcde", 5), words.cut("abcdef", 5)) == ("abcde", "abcd…")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from markupsafe import Markup
 
 from m3tune.report import words
 from m3tune.report.charts import Interval, forest_plot
-from m3tune.report.gather import cut
 
 _GROUP_CHARACTERS = 20
 
@@ -42,7 +41,7 @@ def slice_charts(errors: Mapping[str, Any]) -> list[SliceChart]:
 def _interval(row: Mapping[str, Any]) -> Interval:
     low, high = row["ci95"]
     return Interval(
-        f"{cut(row['group'], _GROUP_CHARACTERS)} ({row['queries']:,})",
+        f"{words.cut(row['group'], _GROUP_CHARACTERS)} ({row['queries']:,})",
         row["difference"],
         low,
         high,

@@ -8,8 +8,7 @@ from typing import Any
 from m3tune.diagnose.disagreement import BM25
 from m3tune.diagnose.slices import FEWEST_QUERIES
 from m3tune.evaluation.select import BASE
-from m3tune.report.gather import cut
-from m3tune.report.words import change, head, number, p_value, signed
+from m3tune.report.words import change, cut, head, number, p_value, signed
 
 _GROUP_CHARACTERS = 60
 

@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from m3tune.report import data_words, selection_words, words
-from m3tune.report.gather import cut
 from m3tune.report.marks import Part, marked, words_of
 
 
@@ -41,7 +40,7 @@ def environment(package: str = "m3tune.report") -> Environment:
         "duration": words.duration,
         "summary": data_words.summary,
         "fate": selection_words.fate,
-        "cut": cut,
+        "cut": words.cut,
         "words_of": words_of,
         "marked": marked,
         "parts": parts,

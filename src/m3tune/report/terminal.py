@@ -17,7 +17,7 @@ from m3tune.evaluation.store import Evaluation
 from m3tune.negatives.summary import in_words
 from m3tune.report import data_words, error_words, selection_words, verdict_words, words
 from m3tune.report.contest_words import CORRECTION, Cells, cost_cells, difference_cells, recipe_cells
-from m3tune.report.gather import cut, gather
+from m3tune.report.gather import gather
 from m3tune.types import SIDES
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def print_answers(console: Console, answers: Answers, explain: bool) -> None:
         line.append(f"  ({scores})" if len(hit.scores) > 1 else "", style="dim")
         console.print(line + Text(f"  {hit.passage_id}"), soft_wrap=True)
         title = f"{hit.title}: " if hit.title else ""
-        _print_line(console, "     " + cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
+        _print_line(console, "     " + words.cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
         if explain and hit.shared:
             shared = ", ".join(f"{word.word} {word.product:.3f}" for word in hit.shared[:_WORDS_SHOWN])
             _print_line(console, f"     shared: {shared}")

@@ -67,3 +67,8 @@ def duration(seconds: float) -> str:
 def head(name: str) -> str:
     """A head or mixture in words."""
     return _HEADS.get(name, name)
+
+
+def cut(text: str, characters: int) -> str:
+    """`text`, or its start and an ellipsis where it is longer than `characters`."""
+    return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
