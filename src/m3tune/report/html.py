@@ -13,7 +13,7 @@ from m3tune.diagnose.error_analysis import write_errors
 from m3tune.evaluation.select import BASE
 from m3tune.report import error_words, selection_words, settings, verdict_words, words
 from m3tune.report.card import write_card
-from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
+from m3tune.report.charts import Mark, forest_plot, interval_of, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
 from m3tune.report.error_charts import slice_charts
 from m3tune.report.gather import gather
@@ -63,9 +63,9 @@ def render(data: Mapping[str, Any]) -> str:
 
 def _charts(data: Mapping[str, Any]) -> dict[str, str]:
     training, main = data["training"], data["verdict"]["metric"]
-    intervals = [_interval(row["metric"], row, emphasis=row["metric"] == main) for row in data["metrics"]]
+    intervals = [interval_of(row["metric"], row, emphasis=row["metric"] == main) for row in data["metrics"]]
     compared = [
-        _interval(verdict_words.pair(pair), pair, emphasis=False)
+        interval_of(verdict_words.pair(pair), pair, emphasis=False)
         for pair in (data["heads"] or {"compared": ()})["compared"]
     ]
     best = [training["best_step"], training["best"]]
@@ -131,15 +131,3 @@ def _share_charts(data: Mapping[str, Any]) -> dict[str, str]:
             at_words="percent",
         )
     return charts
-
-
-def _interval(label: str, row: Mapping[str, Any], *, emphasis: bool) -> Interval:
-    low, high = row["ci95"]
-    return Interval(
-        label,
-        row["difference"],
-        low,
-        high,
-        words.change(row["difference"], row["ci95"]),
-        emphasis,
-    )

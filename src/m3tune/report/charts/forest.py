@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from m3tune.report.charts.axes import nice_ticks, svg, tick_label
+from m3tune.report.words import change
 
 _WIDTH, _ROW, _SIDE, _AXIS = 370, 46, 12, 42
 
@@ -21,6 +22,12 @@ class Interval(NamedTuple):
     words: str
     emphasis: bool = False
     dots: Sequence[float] = ()
+
+
+def interval_of(label: str, compared: Mapping[str, Any], *, emphasis: bool) -> Interval:
+    """A row for what has a `difference` and its `ci95`, which stand in words at the right."""
+    difference, (low, high) = compared["difference"], compared["ci95"]
+    return Interval(label, difference, low, high, change(difference, (low, high)), emphasis)
 
 
 def forest_plot(
