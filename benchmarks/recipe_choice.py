@@ -30,10 +30,11 @@ from m3tune.data.similar import find_similar
 from m3tune.evaluation.compare import compare, document_groups
 from m3tune.evaluation.measure import dev_corpus, measure_bm25, measure_encoder
 from m3tune.evaluation.store import load_evaluation, save_evaluations
-from m3tune.mining import mine, without_new_heads
+from m3tune.mining import mine
 from m3tune.model.weights import load_encoder
 from m3tune.progress import shown
 from m3tune.recipe import load_recipe
+from m3tune.stages import without_new_heads
 from m3tune.starter import DEMO, recipe_file
 from m3tune.tuning import OnDev, tune_on_dev
 from m3tune.types import Run, Split

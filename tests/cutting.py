@@ -4,13 +4,13 @@ import contextlib
 
 import pytest
 
-from m3tune import selecting
+from m3tune import contending
 
 
 @contextlib.contextmanager
 def cut_off_at(contender):
     """What is inside is interrupted when `contender` is to be measured; afterwards measuring is whole again."""
-    real = selecting.measure_encoder
+    real = contending.measure_encoder
 
     def measure(encoder, name, *rest):
         if name == contender:
@@ -18,6 +18,6 @@ def cut_off_at(contender):
         return real(encoder, name, *rest)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(selecting, "measure_encoder", measure)
+        patched.setattr(contending, "measure_encoder", measure)
         with pytest.raises(KeyboardInterrupt):
             yield

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3tune import comparing, pipeline, selecting
+from m3tune import comparing, contending, measuring, tuning
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.comparing import Way, check_same, compare_recipes, load_ways
 from m3tune.data.prepared import load_prepared
@@ -59,7 +59,7 @@ def finished(place):
     """(folder, facts, what was said, models measured) of a whole comparison. Never written to."""
     said, measured = [], []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pipeline, selecting):
+        for module in (measuring, contending):
             real = module.measure_encoder
             patch.setattr(
                 module, "measure_encoder", lambda *a, real=real, **k: (measured.append(a[1]), real(*a, **k))[1]
@@ -115,7 +115,7 @@ def test_seeds_change_training_and_mining_and_not_the_split(finished):
 
 def test_a_comparison_that_was_killed_in_the_middle_goes_on(finished, place, tmp_path, monkeypatch):
     """The second of four trainings ends it; the same command then trains the three that are missing, and no more."""
-    trained, real = [], pipeline.tune_on_dev
+    trained, real = [], tuning.tune_on_dev
 
     def train(*arguments, **options):
         trained.append(arguments)
@@ -123,7 +123,7 @@ def test_a_comparison_that_was_killed_in_the_middle_goes_on(finished, place, tmp
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "tune_on_dev", train)
+    monkeypatch.setattr(tuning, "tune_on_dev", train)
     ways = ways_of(place, "plain", "mining")
     with pytest.raises(KeyboardInterrupt):
         compare_recipes(ways, SEEDS, None, tmp_path / "out", print)

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from m3tune import pipeline, preparation
+from m3tune import delivering, measuring, pipeline, preparation, selecting, tuning
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.config import EvaluateConfig, ModelConfig
 from m3tune.data import token_store
@@ -183,8 +183,13 @@ def fail(*_, **__):
 def test_a_second_run_does_nothing_and_says_the_same(copied, monkeypatch):
     folder, recipe = copied
     before, verdict = manifests(folder), (folder / "verdict.json").read_text()
-    for name in ("tune_on_dev", "measure_encoder", "measure_bm25", "load_encoder", "save_encoder"):
-        monkeypatch.setattr(pipeline, name, fail)
+    for name in ("measure_encoder", "measure_bm25", "load_encoder"):
+        monkeypatch.setattr(measuring, name, fail)
+    for name in ("tune_on_dev", "load_encoder", "save_encoder"):
+        monkeypatch.setattr(tuning, name, fail)
+    monkeypatch.setattr(selecting, "load_encoder", fail)
+    for name in ("load_encoder", "save_encoder"):
+        monkeypatch.setattr(delivering, name, fail)
     for name in ("read_collection", "find_similar", "split_queries"):
         monkeypatch.setattr(preparation, name, fail)
     pipeline.run(recipe)
@@ -257,7 +262,7 @@ def test_where_nothing_was_learned_the_base_is_chosen_and_delivered(copied):
 def test_what_is_worse_on_test_data_is_not_delivered(copied, monkeypatch):
     folder, recipe = copied
     assert not np.array_equal(vectors(folder / "model"), vectors(recipe.model.path))
-    monkeypatch.setattr(pipeline, "verdict", lambda *_: "worse")
+    monkeypatch.setattr(delivering, "verdict", lambda *_: "worse")
     result = pipeline.run(recipe)
     assert (result.verdict, result.delivered) == ("worse", "base")
     assert np.array_equal(vectors(folder / "model"), vectors(recipe.model.path))
@@ -324,5 +329,5 @@ def test_evaluate_measures_a_model_with_bm25_beside_it_and_only_once(place, tmp_
     assert set(dense.per_query) == {"nDCG@10", "Success@1"}
     assert set(dense.per_query["nDCG@10"]) == set(query_ids)
     assert all(len(hits) == 90 for hits in dense.run.values())  # fewer passages than the depth of 100
-    monkeypatch.setattr(pipeline, "measure_encoder", fail)
+    monkeypatch.setattr(measuring, "measure_encoder", fail)
     assert pipeline.evaluate(*arguments) == [dense, bm25]

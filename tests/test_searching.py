@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from m3tune.config import ModelConfig
+from m3tune.encoding import encode_collection, read_texts
 from m3tune.errors import ArtifactError, DataError, RecipeError
 from m3tune.model.weights import load_encoder
 from m3tune.retrieval.search import SearchPlan
 from m3tune.scoring import hybrid
-from m3tune.searching import answer, encode_collection, open_index, read_texts
+from m3tune.searching import answer, open_index
 from tiny import save_tiny_m3
 
 HEADS = ["dense", "sparse", "multi"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cutting import cut_off_at
-from m3tune import pipeline, selecting
+from m3tune import contending, delivering, measuring, pipeline
 from m3tune.artifact import read_json
 from m3tune.config import ModelConfig
 from m3tune.data.collection import Collection
@@ -19,8 +19,9 @@ from m3tune.errors import DataError
 from m3tune.evaluation.store import load_evaluation
 from m3tune.model.weights import load_encoder
 from m3tune.recipe import build_recipe, load_recipe
-from m3tune.report import words
+from m3tune.report import selection_words, verdict_words
 from m3tune.retrieval.encode import encode
+from m3tune.selecting import chosen_encoder
 from m3tune.tuning import OnDev
 from m3tune.types import Judgment, Passage, Query
 from tiny import COMMON, save_tiny_encoder, tiny_collection, write_llamaindex
@@ -78,7 +79,7 @@ def vectors(folder):
 def sets_measured(monkeypatch):
     """Every (model, sets of queries) that is encoded from now on."""
     calls = []
-    for module in (pipeline, selecting):
+    for module in (measuring, contending):
         real = module.measure_encoder
 
         def counted(encoder, name, collection, passage_ids, sets, *rest, real=real):
@@ -300,7 +301,7 @@ def test_each_contender_gets_hybrid_weights_of_its_own_and_new_heads_stay(place,
         assert row["weights"] == tuning["best"]["weights"]
         assert row["dev"] == pytest.approx(tuning["best"]["value"], abs=1e-6)
     assert (selection["base_head"], selection["head"]) == ("dense", "hybrid")
-    encoder = pipeline._chosen_encoder(folder, build_recipe(recipe))
+    encoder = chosen_encoder(folder, build_recipe(recipe))
     assert encoder.settings.heads == ("dense", "sparse", "multi")
     if result.delivered != "base":
         assert read_json(folder / "model" / "m3tune.json")["hybrid_weights"] == selection["weights"]
@@ -319,7 +320,7 @@ def test_a_merge_between_models_that_share_no_head_is_made_and_measured(place, t
     assert [row["query_cosine"] for row in rows] == [1.0, None, None]
     forced = selection_in(tmp_path / "run") | {"chosen": "merged 0.6", "alpha": 0.6}
     (tmp_path / "run" / "select" / "selection.json").write_text(json.dumps(forced))
-    encoder = pipeline._chosen_encoder(tmp_path / "run", recipe)
+    encoder = chosen_encoder(tmp_path / "run", recipe)
     assert encoder.settings.heads == ("sparse",)
 
 
@@ -360,13 +361,13 @@ def test_the_last_step_is_delivered_though_an_earlier_one_was_better(unguarded, 
 @pytest.mark.parametrize("rule", ["last", "guarded"])
 def test_what_is_worse_on_the_test_is_delivered_only_without_a_guard(unguarded, finished, tmp_path, monkeypatch, rule):
     folder = shutil.copytree((unguarded if rule == "last" else finished)[0], tmp_path / "run")
-    monkeypatch.setattr(pipeline, "verdict", lambda *_: "worse")
+    monkeypatch.setattr(delivering, "verdict", lambda *_: "worse")
     verdict = again(folder)
     assert (verdict.verdict, verdict.delivered) == ("worse", "tuned" if rule == "last" else "base")
     data = read_json(folder / "report.json")
-    assert ("with no guard against a worse model" in words.sentence(data)) == (rule == "last")
-    assert ("nothing guarded against it" in words.headline(data)) == (rule == "last")
-    assert words.rule(data["selection"]) in (folder / "report.html").read_text().replace("&#34;", '"')
+    assert ("with no guard against a worse model" in verdict_words.sentence(data)) == (rule == "last")
+    assert ("nothing guarded against it" in verdict_words.headline(data)) == (rule == "last")
+    assert selection_words.rule(data["selection"]) in (folder / "report.html").read_text().replace("&#34;", '"')
     ours, delivered = (weights_of(folder / name) for name in ("train/model", "model"))
     assert all(torch.equal(ours[name], delivered[name]) for name in ours) == (rule == "last")
 

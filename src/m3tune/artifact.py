@@ -85,6 +85,11 @@ class StageKey:
         return fingerprint({"stage": self.stage, "config": self.config, "inputs": self.inputs})
 
 
+def stage_fingerprint(directory: Path) -> str:
+    """The fingerprint of the finished stage in `directory`. Raises ArtifactError where there is none."""
+    return str(read_json(directory / MANIFEST)["fingerprint"])
+
+
 def is_complete(directory: Path, key: StageKey) -> bool:
     """Whether `directory` holds the finished result of exactly this stage, config and inputs."""
     manifest = directory / MANIFEST

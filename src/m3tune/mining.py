@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from m3tune import __version__
-from m3tune.artifact import MANIFEST, StageKey, fingerprint, is_complete, read_json, write_json, writing
+from m3tune.artifact import (
+    MANIFEST,
+    StageKey,
+    fingerprint,
+    is_complete,
+    read_json,
+    stage_fingerprint,
+    write_json,
+    writing,
+)
 from m3tune.config import MineConfig, ModelConfig, Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.known import known_relevant
@@ -45,6 +54,7 @@ from m3tune.report.negatives_page import PAGE, SUMMARY, write_negatives_page
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
+from m3tune.stages import without_new_heads
 from m3tune.types import HYBRID, Head, PairVerdict
 
 STAGE, FOLDER = "mine", "negatives"
@@ -75,7 +85,7 @@ class Task:
         teacher = {"teacher": model_fingerprint(ModelConfig(path=config.teacher))} if config.teacher else {}
         inputs = {"data": self.data_fingerprint, "model": model_fingerprint(self.model), "m3tune": __version__}
         if self.before is not None:
-            inputs["before"] = read_json(self.before / MANIFEST)["fingerprint"]
+            inputs["before"] = stage_fingerprint(self.before)
         settings = {
             "mine": config.model_dump(exclude={"rounds"}),
             "model": self.model.model_dump(exclude={"path"}),  # its contents are among the inputs
@@ -246,14 +256,6 @@ def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Pat
     task = task_of(recipe, collection, similar, query_ids, data, recipe.model)
     mine_into(directory, task, say, directory.with_name(directory.name + CACHE))
     return directory, write_outputs(_put_back(task, directory), query_ids, directory)
-
-
-def without_new_heads(model: ModelConfig) -> ModelConfig:
-    """The model as it was before training: without heads that nobody has taught, dense where no other is left."""
-    if not model.new_heads:
-        return model
-    heads = None if model.heads is None else tuple(h for h in model.heads if h not in model.new_heads) or ("dense",)
-    return model.model_copy(update={"new_heads": (), "multi_dim": None, "heads": heads})
 
 
 def _put_back(task: Task, directory: Path) -> Collection:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from m3tune import __version__
-from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_json, writing
+from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, stage_fingerprint, write_json, writing
 from m3tune.config import DataConfig
 from m3tune.data.collection import Collection
 from m3tune.data.hub import is_hub_id
@@ -60,7 +60,7 @@ def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
 def source_fingerprint(place: Path) -> str:
     """A content hash of a file, or of every file in a folder with its name; of prepared data, that of its stage."""
     if is_prepared(place):
-        return str(read_json(place / MANIFEST)["fingerprint"])
+        return stage_fingerprint(place)
     digest = hashlib.sha256()
     for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
         if file.is_file():

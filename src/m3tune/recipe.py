@@ -1,6 +1,6 @@
 """A run's recipe: TOML in, one frozen config per stage out. An unknown key is an error that names the nearest one.
 
-The keys stand in `config.py`. Nothing here imports torch.
+The keys stand in `config/`. Nothing here imports torch.
 """
 
 from __future__ import annotations

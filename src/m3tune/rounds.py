@@ -16,11 +16,12 @@ from typing import NamedTuple
 from m3tune.artifact import MANIFEST, read_json, share_stage, write_json
 from m3tune.config import ModelConfig, Recipe
 from m3tune.data.prepared import Prepared
-from m3tune.mining import FOLDER, mine, without_new_heads
+from m3tune.mining import FOLDER, mine
 from m3tune.negatives.filters import SUSPECTS
 from m3tune.negatives.table import read_negatives
 from m3tune.preparation import Say
 from m3tune.report.gather import ROUNDS
+from m3tune.stages import without_new_heads
 
 TRAIN = "train"
 Tune = Callable[[Path, Recipe, Prepared, Say, Path], None]

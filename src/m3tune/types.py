@@ -13,6 +13,8 @@ Side = Literal["query", "passage"]
 Head = Literal["dense", "sparse", "multi"]
 HYBRID, RRF = "hybrid", "rrf"  # mixtures of heads: by weights, by reciprocal ranks
 Protocol = Literal["new documents", "new questions"]
+SIDES = ("train", "dev", "test")  # of a split
+SIDE_PAIRS = (("train", "test"), ("train", "dev"), ("dev", "test"))  # what the second asks, the first must not tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from m3tune.artifact import read_json, write_json
 from m3tune.config import ModelConfig
 from m3tune.diagnose.doctor.reading import read_model, read_run, statements
 from m3tune.diagnose.doctor.registry import case_findings
+from m3tune.encoding import encode_collection
 from m3tune.errors import ArtifactError, ModelError
 from m3tune.model.weights import load_encoder, save_encoder
-from m3tune.searching import encode_collection
 from tiny import save_tiny_encoder, save_tiny_m3, tiny_collection, write_flagembedding, write_llamaindex
 
 

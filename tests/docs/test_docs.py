@@ -1,5 +1,6 @@
 """The documentation says what the program does: every command, every recipe key, every link, every README command."""
 
+import importlib
 import re
 from pathlib import Path
 from typing import get_args
@@ -87,6 +88,15 @@ def test_commands_shown_in_the_documentation_parse(page):
         assert command in COMMANDS
         known = {o for p in COMMANDS[command].params for o in (*p.opts, *p.secondary_opts)}
         assert set(re.findall(r"--[\w-]+", rest)) <= known, f"m3tune {command}{rest}"
+
+
+def test_imports_shown_in_the_documentation_exist():
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    shown = [pair for text in texts for pair in re.findall(r"^from (m3tune[\w.]*) import (.+)$", text, re.MULTILINE)]
+    assert len(shown) >= 5
+    for module, names in shown:
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"from {module} import {name}"
 
 
 def test_make_targets_of_the_readme_exist():

@@ -190,7 +190,7 @@ def fail(*_, **__):
 def test_the_same_command_again_searches_and_trains_nothing(copied, monkeypatch):
     folder, recipe = copied
     before, train = (folder / "train" / "manifest.json").read_bytes(), load_recipe(folder / "resolved.toml").train
-    for module, name in ((stage, "run_trials"), (pipeline, "tune_on_dev")):
+    for module, name in ((stage, "run_trials"), (tuning, "tune_on_dev")):
         monkeypatch.setattr(module, name, fail)
     said = []
     pipeline.run(recipe, said.append)

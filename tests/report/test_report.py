@@ -18,7 +18,7 @@ from m3tune.evaluation.compare import compare, document_groups, verdict
 from m3tune.evaluation.metrics import evaluate_run, mean
 from m3tune.evaluation.store import Evaluation, load_evaluations, save_evaluations
 from m3tune.recipe import build_recipe, to_toml
-from m3tune.report import words
+from m3tune.report import selection_words, verdict_words, words
 from m3tune.report.charts import (
     Interval,
     Line,
@@ -31,7 +31,7 @@ from m3tune.report.charts import (
     tick_label,
 )
 from m3tune.report.curves import small_multiples
-from m3tune.report.gather import cut, gather
+from m3tune.report.gather import gather
 from m3tune.report.html import render, write_report
 from m3tune.report.terminal import print_comparison, print_evaluations, print_verdict
 from m3tune.types import Hit, Judgment, Passage, Query
@@ -262,19 +262,19 @@ def test_every_verdict_has_its_page_and_its_line(tmp_path, kind):
     assert data["verdict"]["verdict"] == kind
     assert (data["queries_needed"] is not None) == (kind == "inconclusive")
     text = Page(page.read_text()).text.replace("\N{NO-BREAK SPACE}", " ")
-    assert words.headline(data) in text
-    assert words.meaning(data) in text
-    assert words.next_step(data) in text
+    assert verdict_words.headline(data) in text
+    assert verdict_words.meaning(data) in text
+    assert verdict_words.next_step(data) in text
     assert "This test asks new questions about known documents. 3 training queries" in " ".join(text.split())
-    assert f"delivered: {'base' if kind == 'worse' else 'tuned, checkpoint 5'}" in words.sentence(data)
-    assert words.sentence(data) in terminal_text(print_verdict, folder)
+    assert f"delivered: {'base' if kind == 'worse' else 'tuned, checkpoint 5'}" in verdict_words.sentence(data)
+    assert verdict_words.sentence(data) in terminal_text(print_verdict, folder)
 
 
 def test_one_better_sentence_in_full(better):
     data = gather(better) | {"verdict": gather(better)["verdict"] | {"base": 0.6454, "tuned": 0.7119}}
     data["verdict"] |= {"difference": 0.0665, "ci95": [0.041, 0.094], "queries": 300, "checkpoint": 40}
     expected = "nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: tuned, checkpoint 40"
-    assert words.sentence(data) == expected
+    assert verdict_words.sentence(data) == expected
     printed = terminal_text(print_verdict, data)
     assert expected in printed
     assert str(better / "report.html") in printed
@@ -288,14 +288,14 @@ def test_one_better_sentence_in_full(better):
 def test_next_step_of_an_inconclusive_run(better, queries_needed, words_there):
     data = gather(better)
     data |= {"queries_needed": queries_needed, "verdict": data["verdict"] | {"verdict": "inconclusive"}}
-    assert words_there in words.next_step(data)
+    assert words_there in verdict_words.next_step(data)
 
 
 def test_next_step_names_a_curve_that_still_rose(better):
     data = gather(better)
-    assert "train.epochs" not in words.next_step(data)
+    assert "train.epochs" not in verdict_words.next_step(data)
     data["training"]["best_step"] = data["training"]["steps"]
-    assert "train.epochs" in words.next_step(data)
+    assert "train.epochs" in verdict_words.next_step(data)
 
 
 def test_nothing_better_than_the_base(tmp_path):
@@ -387,7 +387,7 @@ def test_signed_p_duration_and_cut():
         "1 min 1 s",
         "1 h 1 min",
     ]
-    assert (cut("abcde", 5), cut("abcdef", 5)) == ("abcde", "abcd…")
+    assert (words.cut("abcde", 5), words.cut("abcdef", 5)) == ("abcde", "abcd…")
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,7 @@ def test_a_warning_where_bm25_finds_more_than_the_model(better):
     for bm25, warned in ((main["tuned"] + 0.01, True), (main["tuned"], False), (None, False)):
         rows = [row | {"bm25": bm25} if row is main else row for row in data["metrics"]]
         changed = data | {"metrics": rows}
-        assert bool(words.words_win(changed)) == warned
+        assert bool(verdict_words.words_win(changed)) == warned
         assert ("Words alone do better" in render(changed)) == warned
 
 
@@ -572,20 +572,22 @@ def test_heads_stand_in_the_terminal_and_a_dense_run_says_nothing_of_them(with_h
 def test_why_the_base_was_chosen_is_said_in_words_of_its_own(tmp_path, why):
     folder = make_run(tmp_path / "run", chosen="base", why_base=why)
     data = gather(folder)
-    others = {reason: data | {"selection": data["selection"] | {"why_base": reason}} for reason in words._WHY_BASE}
-    for say in (words.headline, words.meaning, words.next_step, words.delivered):
+    others = {
+        reason: data | {"selection": data["selection"] | {"why_base": reason}} for reason in selection_words._WHY_BASE
+    }
+    for say in (verdict_words.headline, verdict_words.meaning, verdict_words.next_step, verdict_words.delivered):
         assert say(data) == say(others[why])
         assert len({say(other) for other in others.values()}) == 3
     page = render(data)
-    assert words.headline(data) in page
-    assert words.why_base(data["selection"]) in terminal_text(print_verdict, folder).replace("\n", " ")
+    assert verdict_words.headline(data) in page
+    assert selection_words.why_base(data["selection"]) in terminal_text(print_verdict, folder).replace("\n", " ")
 
 
 def test_a_merge_is_named_in_the_sentence_and_the_meaning(tmp_path):
     data = gather(make_run(tmp_path / "run", chosen="merged 0.7"))
-    assert words.sentence(data).endswith("; delivered: checkpoint 5 merged 0.7")
-    assert "model/ holds the merge of base and tuned model at 0.7" in words.meaning(data)
-    assert "holds the tuned model" in words.meaning(gather(make_run(tmp_path / "tuned")))
+    assert verdict_words.sentence(data).endswith("; delivered: checkpoint 5 merged 0.7")
+    assert "model/ holds the merge of base and tuned model at 0.7" in verdict_words.meaning(data)
+    assert "holds the tuned model" in verdict_words.meaning(gather(make_run(tmp_path / "tuned")))
 
 
 def test_the_candidates_stand_in_a_table_with_what_became_of_them(better):

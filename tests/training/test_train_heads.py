@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from m3tune import pipeline
+from m3tune import delivering, pipeline
 from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
@@ -437,7 +437,7 @@ def test_a_verdict_by_another_head_and_untuned_weights(tiny_folders, collection,
 
 
 def test_heads_that_nobody_taught_are_not_delivered(tiny_folders, collection, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "verdict", lambda *_: "worse")
+    monkeypatch.setattr(delivering, "verdict", lambda *_: "worse")
     _, result = run_with_heads(tiny_folders["bert"], tmp_path / "run", collection)
     assert result.delivered == "base"
     assert read(tmp_path / "run", "model", "m3tune.json")["heads"] == ["dense"]

@@ -34,9 +34,9 @@ def encode(
     Example: m3tune encode runs/demo/model questions.json --out vectors
     """
     from m3tune.config import ModelConfig
+    from m3tune.encoding import encode_collection, read_texts
     from m3tune.model.weights import load_encoder
     from m3tune.report.terminal import print_encoded
-    from m3tune.searching import encode_collection, read_texts
 
     one_of("--what", what, ("both", "passages", "queries"))
     for option, storage in (("--dense", dense), ("--multi", multi)):
@@ -83,9 +83,10 @@ def search(
     Example: m3tune search runs/demo/model package:m3tune/demo/scifact "Does aspirin prevent cancer?"
     """
     from m3tune.config import ModelConfig
+    from m3tune.encoding import encode_collection, holds_vectors, read_texts
     from m3tune.model.weights import load_encoder
     from m3tune.report.terminal import print_answers
-    from m3tune.searching import answer, encode_collection, holds_vectors, open_index, read_texts
+    from m3tune.searching import answer, open_index
 
     one_of("--head", head, ("auto", "dense", "sparse", "multi", "hybrid", "rrf"))
     say = console.say_unless(as_json)

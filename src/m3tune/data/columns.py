@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from m3tune.errors import DataError, listed, nearest
@@ -80,7 +80,19 @@ def columns_of(names: tuple[str, ...], given: Mapping[str, str], where: str) -> 
     """
     roles = {name: given.get(name) or _known_role(name) for name in names}
     of_role = {role: [name for name in names if roles[name] == role] for role in NAMES}
-    unknown = [name for name in names if roles[name] is None]
+    _check_roles(of_role, names, [name for name in names if roles[name] is None], where)
+    first = {role: found[0] for role, found in of_role.items() if found}
+    return Columns(
+        first["query"],
+        first.get("query_id"),
+        first.get("prompt"),
+        {part: first[role] for role, part in _POSITIVE_PARTS.items() if role in first},
+        _negatives(of_role, where),
+    )
+
+
+def _check_roles(of_role: Mapping[str, list[str]], names: Sequence[str], unknown: Sequence[str], where: str) -> None:
+    """Raises DataError where a role is missing or taken twice, or a name is `unknown`."""
     for role in ("query", "positive"):
         if not of_role[role]:
             guess = unknown[0] if unknown else "NAME"
@@ -103,14 +115,6 @@ def columns_of(names: tuple[str, ...], given: Mapping[str, str], where: str) -> 
             fix=f"{_say(f'{IGNORE}={unknown[0]}')}, or ROLE={unknown[0]}; roles: {', '.join(NAMES)}",
             reason="columns",
         )
-    first = {role: found[0] for role, found in of_role.items() if found}
-    return Columns(
-        first["query"],
-        first.get("query_id"),
-        first.get("prompt"),
-        {part: first[role] for role, part in _POSITIVE_PARTS.items() if role in first},
-        _negatives(of_role, where),
-    )
 
 
 def _negatives(of_role: Mapping[str, list[str]], where: str) -> tuple[Mapping[str, str], ...]:

@@ -11,6 +11,7 @@ from m3tune.data.files import read_lines
 from m3tune.data.intake import first_value
 from m3tune.data.rows import read_json, read_json_lines
 from m3tune.data.tables import TABLES, table_rows
+from m3tune.data.trec_files import role_of
 from m3tune.errors import DataError, listed
 
 # Format -> the names in a folder that make the folder this format, none where it is not.
@@ -56,7 +57,7 @@ def detect_format(path: Path) -> tuple[str, str]:
 def _format_of_file(file: Path) -> tuple[str, str]:
     if documents.is_document(file):
         return "documents", f"Read as documents: {file.name} is one by the end of its name."
-    role = trec.role_of(file.name)
+    role = role_of(file.name)
     if role and not file.name.endswith(pairs.EXTENSIONS):
         raise DataError(f"by its name this is the {role} of a TREC folder: no data alone", where=file, fix=trec.LAYOUT)
     keys = _keys(file)

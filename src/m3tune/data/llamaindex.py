@@ -29,22 +29,7 @@ def read_llamaindex(file: Path, intake: Intake) -> Collection:
     Bad records go to `intake`: a text that is none, an unknown id, a question without a relevant passage. Raises
     DataError, naming the key, where the document itself is not what LlamaIndex writes.
     """
-    document = read_json(file)
-    if not isinstance(document, dict):
-        raise DataError(
-            f"not a JSON object: {excerpt(document)}",
-            where=file,
-            fix="save it with EmbeddingQAFinetuneDataset.save_json",
-        )
-    for key in KEYS:
-        if key not in document:
-            raise missing_key(document, key, str(file))
-    if document.get("mode", "text") != "text":
-        raise DataError(
-            f"the mode is {excerpt(document['mode'])}",
-            where=f"{file}: mode",
-            fix="only data of mode 'text' can be read",
-        )
+    document = _document(file)
     intake.ignore(f"key {key!r}" for key in document if key not in (*KEYS, "mode"))
     queries, passages = Table(Query), Table(Passage)
     relevant = _object(document, "relevant_docs", file)
@@ -73,6 +58,27 @@ def read_llamaindex(file: Path, intake: Intake) -> Collection:
     intake.finish()  # what names a bad text would only be bad because of it
     intake.take("relevant_docs", _entries(document, "relevant_docs", file), add_judgments)
     return Collection(queries, passages, tuple(judgments))
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """The JSON object of a file, with every key that LlamaIndex writes. Raises DataError."""
+    document = read_json(file)
+    if not isinstance(document, dict):
+        raise DataError(
+            f"not a JSON object: {excerpt(document)}",
+            where=file,
+            fix="save it with EmbeddingQAFinetuneDataset.save_json",
+        )
+    for key in KEYS:
+        if key not in document:
+            raise missing_key(document, key, str(file))
+    if document.get("mode", "text") != "text":
+        raise DataError(
+            f"the mode is {excerpt(document['mode'])}",
+            where=f"{file}: mode",
+            fix="only data of mode 'text' can be read",
+        )
+    return document
 
 
 def write_llamaindex(collection: Collection, file: Path) -> dict[str, int]:

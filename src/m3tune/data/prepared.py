@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from m3tune.artifact import MANIFEST, read_json, write_json
+from m3tune.artifact import MANIFEST, read_json, stage_fingerprint, write_json
 from m3tune.data.balance import balance_table, features_of
 from m3tune.data.collection import Collection
 from m3tune.data.intake import Intake
 from m3tune.data.lengths import histogram
 from m3tune.data.similar import NearCopies, Similar
 from m3tune.data.store import load_collection, save_collection
-from m3tune.types import Split
+from m3tune.types import SIDES, Split
 
 STAGE = "prepare"
 REJECTED = "rejected.jsonl"
 BALANCE = "balance.json"
 FINDINGS = "findings.json"
 LENGTHS = "lengths.json"
-
-_SIDES = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def read_prepared(folder: Path, intake: Intake) -> Collection:
     collection, split = load_collection(folder), load_split(folder)
     for kind in ("queries", "passages", "judgments", "negatives"):
         intake.kept[kind] += len(getattr(collection, kind))
-    members = {side: getattr(split, side) for side in _SIDES}
+    members = {side: getattr(split, side) for side in SIDES}
     return replace(collection, splits={side: query_ids for side, query_ids in members.items() if query_ids})
 
 
@@ -53,7 +51,7 @@ def save_prepared(folder: Path, collection: Collection, similar: Similar, split:
     save_collection(collection, folder)
     write_json(folder / "similar.json", asdict(similar))
     write_json(folder / "split.json", asdict(split))
-    sides = {side: frozenset(getattr(split, side)) for side in _SIDES}
+    sides = {side: frozenset(getattr(split, side)) for side in SIDES}
     features = features_of(collection, [*split.train, *split.dev, *split.test])
     write_json(folder / BALANCE, balance_table(features, sides))
     lengths = {
@@ -69,7 +67,7 @@ def load_prepared(folder: Path) -> Prepared:
         load_collection(folder),
         load_similar(folder),
         load_split(folder),
-        read_json(folder / MANIFEST)["fingerprint"],
+        stage_fingerprint(folder),
     )
 
 
@@ -82,5 +80,5 @@ def load_similar(folder: Path) -> Similar:
 def load_split(folder: Path) -> Split:
     """The split alone. Raises ArtifactError."""
     stored = read_json(folder / "split.json")
-    train, dev, test = (tuple(stored[side]) for side in _SIDES)
+    train, dev, test = (tuple(stored[side]) for side in SIDES)
     return Split(train, dev, test, stored["protocol"])

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from m3tune.data.intake import Intake
-from m3tune.data.trec import spaced_fields
+from m3tune.data.trec_records import spaced_fields
 from m3tune.errors import DataError, excerpt
 from m3tune.types import Hit, Run
 

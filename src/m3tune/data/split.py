@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -16,9 +16,8 @@ from m3tune.data.documents import NEXT
 from m3tune.data.groups import connected_groups
 from m3tune.data.similar import Similar
 from m3tune.errors import DataError, listed
-from m3tune.types import Protocol, Split
+from m3tune.types import SIDE_PAIRS, SIDES, Protocol, Split
 
-_SIDES = ("train", "dev", "test")
 _FEWEST_GROUPS = 3  # one for each side
 _SHARED_BY_CHANCE = 0.05  # share of test queries with a passage of train below which the test is of new documents
 # What queries of one group share, in words.
@@ -57,6 +56,23 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
     questions = connected_groups({q: [similar.queries.first_of(q)] for q in judged})
     protocol = _protocol_of(collection, similar, sides, config)
     group_of = documents if protocol == "new documents" else questions
+    _carve_missing(sides, collection, judged, group_of, protocol, config)
+    counts |= _sharing_counts(sides, documents, "sharing_a_passage_with")
+    counts |= _sharing_counts(sides, questions, "with_a_query_of")
+    counts |= {side: len(sides[side]) for side in SIDES}
+    train_ids, dev_ids, test_ids = (tuple(query_id for query_id in judged if query_id in sides[s]) for s in SIDES)
+    return Split(train_ids, dev_ids, test_ids, protocol), counts
+
+
+def _carve_missing(
+    sides: _Sides,
+    collection: Collection,
+    judged: Sequence[str],
+    group_of: Mapping[str, int],
+    protocol: Protocol,
+    config: DataConfig,
+) -> None:
+    """Move whole groups of train to the test and dev splits that the data does not bring. Raises DataError."""
     shares = {"test": config.test, "dev": config.dev}
     missing = [side for side, share in shares.items() if share > 0 and side not in collection.splits]
     if missing:
@@ -75,12 +91,6 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
             raise _impossible(side, target, sides["train"], group_of, protocol)
         sides[side] = carved
         sides["train"] -= carved
-
-    counts |= _sharing_counts(sides, documents, "sharing_a_passage_with")
-    counts |= _sharing_counts(sides, questions, "with_a_query_of")
-    counts |= {side: len(sides[side]) for side in _SIDES}
-    train_ids, dev_ids, test_ids = (tuple(query_id for query_id in judged if query_id in sides[s]) for s in _SIDES)
-    return Split(train_ids, dev_ids, test_ids, protocol), counts
 
 
 def _shared_keys(collection: Collection, similar: Similar, query_id: str) -> Iterator[tuple[str, str]]:
@@ -119,8 +129,8 @@ def queries_of(collection: Collection, split: str) -> tuple[str, ...]:
 def _given_sides(collection: Collection, judged: list[str]) -> tuple[_Sides, dict[str, int]]:
     """The splits of the data with each query in one of them at most; without a train split, train is all the rest."""
     for name in collection.splits:
-        if name not in _SIDES:
-            raise DataError(f"the split {name!r} is unknown", where="data", fix=f"known splits: {listed(_SIDES)}")
+        if name not in SIDES:
+            raise DataError(f"the split {name!r} is unknown", where="data", fix=f"known splits: {listed(SIDES)}")
     given: _Sides = {name: set(query_ids) & set(judged) for name, query_ids in collection.splits.items()}
     for name, members in given.items():
         if not members:
@@ -179,5 +189,5 @@ def _sharing_counts(sides: _Sides, group_of: Mapping[str, int], how: str) -> dic
     groups = {side: {group_of[query_id] for query_id in members} for side, members in sides.items()}
     return {
         f"{side}_{how}_{other}": sum(group_of[query_id] in groups[other] for query_id in sides[side])
-        for side, other in (("train", "test"), ("train", "dev"), ("dev", "test"))
+        for side, other in SIDE_PAIRS
     }

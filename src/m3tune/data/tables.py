@@ -34,17 +34,7 @@ def _separated_rows(file: Path, separator: str) -> Iterator[Row]:
     while True:
         where = f"{file}:{lines.next_number}"
         lines.text.clear()
-        problem: DataError | None = None
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            cells = []
-            problem = DataError(
-                f"a row that cannot be read ({error})",
-                where=where,
-                fix='put a text with quotes or separators in it into quotes, and write each quote in it as ""',
-                reason="broken-row",
-            )
+        cells, problem = _next_cells(reader, where)
         if cells is None:
             return
         problem = lines.take_error() or problem
@@ -63,6 +53,19 @@ def _separated_rows(file: Path, separator: str) -> Iterator[Row]:
             yield Row(where, dict(zip(header, cells, strict=True)))
         elif cells:
             header = _distinct(cells, where)
+
+
+def _next_cells(reader: Iterator[list[str]], where: str) -> tuple[list[str] | None, DataError | None]:
+    """The next row, None at the end, or what is wrong with it."""
+    try:
+        return next(reader, None), None
+    except csv.Error as error:
+        return [], DataError(
+            f"a row that cannot be read ({error})",
+            where=where,
+            fix='put a text with quotes or separators in it into quotes, and write each quote in it as ""',
+            reason="broken-row",
+        )
 
 
 class _Lines:

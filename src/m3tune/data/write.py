@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from m3tune.data import beir, documents, flagembedding, llamaindex, pairs_writer, saved, trec
+from m3tune.data import beir, documents, flagembedding, flagembedding_writer, llamaindex, pairs_writer, saved, trec
 from m3tune.data.collection import Collection
 from m3tune.data.files import PACKED
 from m3tune.errors import DataError, listed, nearest
@@ -15,7 +15,7 @@ from m3tune.errors import DataError, listed, nearest
 WRITERS: Mapping[str, Callable[[Collection, Path], dict[str, int]]] = {
     "beir": beir.write_beir,
     "llamaindex": llamaindex.write_llamaindex,
-    "flagembedding": flagembedding.write_flagembedding,
+    "flagembedding": flagembedding_writer.write_flagembedding,
     "pairs": pairs_writer.write_pairs,
     "trec": trec.write_trec,
     "datasets": saved.write_saved,

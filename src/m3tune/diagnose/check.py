@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,10 @@ def context_of(collection: Collection, intake: Intake, similar: Similar, model: 
 def rejected_by_reason(intake: Intake) -> tuple[Rejected, ...]:
     """The rejected records, one entry a kind and reason, with the first of each as examples."""
     lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rejected.jsonl"
-        if intake.save_rejected(file):
-            with file.open(encoding="utf-8") as rejected:
-                for text in rejected:
-                    line = json.loads(text)
-                    of_reason = lines.setdefault((line["kind"], line["reason"]), [])
-                    if len(of_reason) < EXAMPLES:
-                        of_reason.append(line)
+    for line in _rejected_lines(intake):
+        of_reason = lines.setdefault((line["kind"], line["reason"]), [])
+        if len(of_reason) < EXAMPLES:
+            of_reason.append(line)
     return tuple(
         Rejected(
             kind,
@@ -96,6 +91,15 @@ def rejected_by_reason(intake: Intake) -> tuple[Rejected, ...]:
         )
         for (kind, reason), of_reason in lines.items()
     )
+
+
+def _rejected_lines(intake: Intake) -> Iterator[dict[str, Any]]:
+    """What the intake would write of the rejected records, line by line."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rejected.jsonl"
+        if intake.save_rejected(file):
+            with file.open(encoding="utf-8") as rejected:
+                yield from map(json.loads, rejected)
 
 
 def sizes(collection: Collection) -> dict[str, int]:

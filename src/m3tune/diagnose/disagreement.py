@@ -10,6 +10,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -101,15 +102,7 @@ def disagreement_of(
     Of a dense-only model that is dense against BM25. `decides` is one of the evaluations' heads.
     """
     metric, query_ids = config.main_metric, list(qrels)
-    by_name = {evaluation.head: evaluation for evaluation in evaluations}
-    singles = [name for name in by_name if name not in _MIXTURES]
-    members = {name: tuple(head for head in singles if head != BM25) for name in _MIXTURES if name in by_name}
-    runs = {name: evaluation.run for name, evaluation in by_name.items()}
-    values = {name: evaluation.per_query[metric] for name, evaluation in by_name.items()}
-    for name, of in _fusions_with_bm25(singles, decides).items():
-        runs[name] = fuse([runs[member] for member in of], config.depth)
-        values[name] = evaluate_run(runs[name], qrels, (metric,))[metric]
-        members[name] = of
+    singles, members, runs, values = _compared(evaluations, decides, qrels, config)
     found = {name: found_in_top(run, qrels) for name, run in runs.items()}
     means = {name: float(np.mean([of[q] for q in query_ids])) for name, of in values.items()}
     ceiling = float(np.mean([max(values[name][q] for name in singles) for q in query_ids]))
@@ -139,6 +132,30 @@ def disagreement_of(
         tuple(map(fusion, members)),
         suggested if suggested in members else None,
     )
+
+
+class _Compared(NamedTuple):
+    """What is compared: single rankers, the members of each fusion of them, and the run and values of every one."""
+
+    singles: list[str]
+    members: dict[str, tuple[str, ...]]
+    runs: dict[str, Run]
+    values: dict[str, Mapping[str, float]]  # of the main metric, by query
+
+
+def _compared(evaluations: Sequence[Evaluation], decides: str, qrels: Qrels, config: EvaluateConfig) -> _Compared:
+    """The heads, their mixtures and BM25 as they were measured, and fusions with BM25 made of their runs."""
+    metric = config.main_metric
+    by_name = {evaluation.head: evaluation for evaluation in evaluations}
+    singles = [name for name in by_name if name not in _MIXTURES]
+    members = {name: tuple(head for head in singles if head != BM25) for name in _MIXTURES if name in by_name}
+    runs = {name: evaluation.run for name, evaluation in by_name.items()}
+    values = {name: evaluation.per_query[metric] for name, evaluation in by_name.items()}
+    for name, of in _fusions_with_bm25(singles, decides).items():
+        runs[name] = fuse([runs[member] for member in of], config.depth)
+        values[name] = evaluate_run(runs[name], qrels, (metric,))[metric]
+        members[name] = of
+    return _Compared(singles, members, runs, values)
 
 
 def found_in_top(run: Run, qrels: Qrels) -> frozenset[str]:

@@ -10,7 +10,7 @@ from m3tune.artifact import read_json
 from m3tune.evaluation.select import BASE
 from m3tune.model.settings import SETTINGS_FILE
 from m3tune.paths import looks_like_path
-from m3tune.report import words
+from m3tune.report import data_words, selection_words, verdict_words
 from m3tune.report.page import environment, write_page
 
 CARD = "README.md"
@@ -34,10 +34,10 @@ def card(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "name": name,
         "settings": settings,
         "is_base": data["verdict"]["delivered"] == BASE,
-        "delivered": words.delivered(data),
-        "rule": words.rule(data["selection"]),
-        "retention": words.retention(data["selection"]),
-        "protocol": words.PROTOCOLS.get(data["data"]["protocol"], ""),
+        "delivered": verdict_words.delivered(data),
+        "rule": selection_words.rule(data["selection"]),
+        "retention": selection_words.retention(data["selection"]),
+        "protocol": data_words.PROTOCOLS.get(data["data"]["protocol"], ""),
         "base_model": _last_part(data["model"]),
         "data_name": _last_part(data["data"]["path"]),
         "flag": _flag_class(settings),

@@ -174,7 +174,7 @@ def _sorted(differences: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], li
     unclear: list[str] = []
     for name, of in differences.items():
         low, high = of["interval"]
-        text = f"{name} by {words.signed(of['difference'])} {words.interval(of['interval'])}"
+        text = f"{name} by {words.change(of['difference'], of['interval'])}"
         (above if low > 0 else below if high < 0 else unclear).append(text)
     return above, below, unclear
 

@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.prepared import BALANCE, FINDINGS, LENGTHS, load_split
-from m3tune.report import words
+from m3tune.report import data_words
 from m3tune.report.charts import histogram_chart
 from m3tune.report.page import environment, write_page
+from m3tune.types import SIDES
 
 _TEMPLATE = "data.html.j2"
 _TONES = {"error": "bad", "warning": "amber", "note": ""}
-_SIDES = ("train", "dev", "test")
 _COUNTED = {
     "passages": "passages",
     "judgments": "judgments",
@@ -38,20 +38,20 @@ def write_data_page(folder: Path) -> Path:
     split = load_split(folder)
     facts = {
         "headline": f"{counts['passages']:,} passages; "
-        + ", ".join(f"{len(getattr(split, side)):,} {side}" for side in _SIDES)
+        + ", ".join(f"{len(getattr(split, side)):,} {side}" for side in SIDES)
         + " queries",
-        "protocol": words.PROTOCOLS[split.protocol],
+        "protocol": data_words.PROTOCOLS[split.protocol],
         "finished": manifest["finished"],
         "version": manifest["versions"].get("m3tune", ""),
-        "shared": words.shared_between_sides(counts),
+        "shared": data_words.shared_between_sides(counts),
         "findings": read_json(folder / FINDINGS),
         "tones": _TONES,
         "records": counts["records"],
         "ignored": counts["ignored"],
         "counts": {name: counts[key] for key, name in _COUNTED.items() if counts.get(key)},
         "balance": balance,
-        "sides": [side for side in _SIDES if balance and side in balance[0]],
-        "tested": words.TESTED,
+        "sides": [side for side in SIDES if balance and side in balance[0]],
+        "tested": data_words.TESTED,
         "lengths": lengths,
         "charts": {name: Markup(histogram_chart(of, title=name)) for name, of in lengths.items()},
     }

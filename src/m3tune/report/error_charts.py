@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from m3tune.report import words
-from m3tune.report.charts import Interval, forest_plot
-from m3tune.report.gather import cut
+from m3tune.report.charts import forest_plot, interval_of
 
 _GROUP_CHARACTERS = 20
 
@@ -31,7 +30,7 @@ def slice_charts(errors: Mapping[str, Any]) -> list[SliceChart]:
     reach = (min(ends, default=0.0), max(ends, default=0.0))
     charts = []
     for dimension, rows in by_dimension.items():
-        told = [_interval(row) for row in rows if row["ci95"]]
+        told = [interval_of(_name(row), row, emphasis=row["differs"]) for row in rows if row["ci95"]]
         if told:
             svg = forest_plot(told, title=dimension, x_label=f"difference of {errors['metric']}", reach=reach)
             too_few = [f"{row['group']} ({row['queries']:,})" for row in rows if not row["ci95"]]
@@ -39,13 +38,5 @@ def slice_charts(errors: Mapping[str, Any]) -> list[SliceChart]:
     return charts
 
 
-def _interval(row: Mapping[str, Any]) -> Interval:
-    low, high = row["ci95"]
-    return Interval(
-        f"{cut(row['group'], _GROUP_CHARACTERS)} ({row['queries']:,})",
-        row["difference"],
-        low,
-        high,
-        f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
-        row["differs"],
-    )
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{words.cut(row['group'], _GROUP_CHARACTERS)} ({row['queries']:,})"

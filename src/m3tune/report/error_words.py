@@ -8,8 +8,7 @@ from typing import Any
 from m3tune.diagnose.disagreement import BM25
 from m3tune.diagnose.slices import FEWEST_QUERIES
 from m3tune.evaluation.select import BASE
-from m3tune.report.gather import cut
-from m3tune.report.words import head, interval, number, p_value, signed
+from m3tune.report.words import change, cut, head, number, p_value, signed
 
 _GROUP_CHARACTERS = 60
 
@@ -79,7 +78,7 @@ def next_step(of: Mapping[str, Any]) -> str:
     return (
         f"BM25 finds a relevant passage in the top {of['top']} for {queries} where {head(of['decides'])} finds none. "
         f"Rank fusion of {head(of['decides'])} with BM25, without weights, would give {of['metric']} "
-        f"{number(suggested['value'])}, {signed(suggested['difference'])} {interval(suggested['ci95'])}. "
+        f"{number(suggested['value'])}, {change(suggested['difference'], suggested['ci95'])}. "
         + _ADVICE[advice].format(bm25=number(bm25["value"]))
     )
 

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from m3tune.artifact import write_json
 from m3tune.diagnose.error_analysis import write_errors
 from m3tune.evaluation.select import BASE
-from m3tune.report import error_words, settings, words
+from m3tune.report import error_words, selection_words, settings, verdict_words, words
 from m3tune.report.card import write_card
-from m3tune.report.charts import Interval, Mark, forest_plot, line_chart, scatter_plot
+from m3tune.report.charts import Mark, forest_plot, interval_of, line_chart, scatter_plot
 from m3tune.report.curves import small_multiples
 from m3tune.report.error_charts import slice_charts
 from m3tune.report.gather import gather
@@ -43,14 +43,14 @@ def render(data: Mapping[str, Any]) -> str:
     facts = {
         "data": data,
         "verdict": data["verdict"],
-        "headline": words.headline(data),
-        "meaning": words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
-        "next_step": words.next_step(data),
-        "words_win": words.words_win(data),
-        "measured_by": words.measured_by(data),
-        "delivered": words.delivered(data),
-        "rule": words.rule(data["selection"]),
-        "retention": words.retention(data["selection"]),
+        "headline": verdict_words.headline(data),
+        "meaning": verdict_words.meaning(data).replace(" %", "\N{NO-BREAK SPACE}%"),
+        "next_step": verdict_words.next_step(data),
+        "words_win": verdict_words.words_win(data),
+        "measured_by": verdict_words.measured_by(data),
+        "delivered": verdict_words.delivered(data),
+        "rule": selection_words.rule(data["selection"]),
+        "retention": selection_words.retention(data["selection"]),
         "search": _search(data["search"]),
         "charts": {name: Markup(svg) for name, svg in _charts(data).items()},
         "multiples": small_multiples(data["training"]["health"]),
@@ -63,9 +63,10 @@ def render(data: Mapping[str, Any]) -> str:
 
 def _charts(data: Mapping[str, Any]) -> dict[str, str]:
     training, main = data["training"], data["verdict"]["metric"]
-    intervals = [_interval(row["metric"], row, emphasis=row["metric"] == main) for row in data["metrics"]]
+    intervals = [interval_of(row["metric"], row, emphasis=row["metric"] == main) for row in data["metrics"]]
     compared = [
-        _interval(words.pair(pair), pair, emphasis=False) for pair in (data["heads"] or {"compared": ()})["compared"]
+        interval_of(verdict_words.pair(pair), pair, emphasis=False)
+        for pair in (data["heads"] or {"compared": ()})["compared"]
     ]
     best = [training["best_step"], training["best"]]
     return {
@@ -130,15 +131,3 @@ def _share_charts(data: Mapping[str, Any]) -> dict[str, str]:
             at_words="percent",
         )
     return charts
-
-
-def _interval(label: str, row: Mapping[str, Any], *, emphasis: bool) -> Interval:
-    low, high = row["ci95"]
-    return Interval(
-        label,
-        row["difference"],
-        low,
-        high,
-        f"{words.signed(row['difference'])} {words.interval(row['ci95'])}",
-        emphasis,
-    )

@@ -9,8 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from m3tune.report import words
-from m3tune.report.gather import cut
+from m3tune.report import data_words, selection_words, words
 from m3tune.report.marks import Part, marked, words_of
 
 
@@ -39,9 +38,9 @@ def environment(package: str = "m3tune.report") -> Environment:
         "share": words.share,
         "head": words.head,
         "duration": words.duration,
-        "summary": words.summary,
-        "fate": words.fate,
-        "cut": cut,
+        "summary": data_words.summary,
+        "fate": selection_words.fate,
+        "cut": words.cut,
         "words_of": words_of,
         "marked": marked,
         "parts": parts,

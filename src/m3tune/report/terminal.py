@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from m3tune.evaluation.compare import Comparison
 from m3tune.evaluation.metrics import mean
 from m3tune.evaluation.store import Evaluation
 from m3tune.negatives.summary import in_words
-from m3tune.report import error_words, words
+from m3tune.report import data_words, error_words, selection_words, verdict_words, words
 from m3tune.report.contest_words import CORRECTION, Cells, cost_cells, difference_cells, recipe_cells
-from m3tune.report.gather import cut, gather
+from m3tune.report.gather import gather
+from m3tune.types import SIDES
 
 if TYPE_CHECKING:
     from m3tune.planning import RunPlan
@@ -35,7 +36,17 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
     `run` is the folder of a finished run, or what `gather` returned for it.
     """
     data = gather(run) if isinstance(run, Path) else run
-    rows, verdict = data["metrics"], data["verdict"]
+    verdict = data["verdict"]
+    _print_metrics(console, data["metrics"], verdict["metric"])
+    console.print(
+        Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(verdict_words.headline(data)), sep=": "
+    )
+    for line in (*_results(data), "", *_ways_on(data)):
+        _print_line(console, line)
+
+
+def _print_metrics(console: Console, rows: Sequence[Mapping[str, Any]], main_metric: str) -> None:
+    """Print one row a metric, with BM25 where it was measured."""
     bm25 = any(row["bm25"] is not None for row in rows)
     table = _table(["metric", *(["BM25"] if bm25 else []), "base", "tuned", "difference", "95 % interval", "p"])
     for row in rows:
@@ -47,29 +58,33 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
             _difference(row["difference"], row["ci95"]),
             Text(words.interval(row["ci95"])),
             words.p_value(row["p_value"]),
-            style="bold" if row["metric"] == verdict["metric"] else "",
+            style="bold" if row["metric"] == main_metric else "",
         )
     console.print(table)
-    console.print(Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(words.headline(data)), sep=": ")
-    _print_line(console, words.sentence(data))
+
+
+def _results(data: Mapping[str, Any]) -> Iterator[str]:
+    """What the run came to, and what stands out in it, a line each."""
+    yield verdict_words.sentence(data)
     if data["heads"]:
-        _print_line(console, f"measured: {words.measured_by(data)}")
-        for pair in data["heads"]["compared"]:
-            _print_line(console, f"  {words.compared(pair)}")
+        yield f"measured: {verdict_words.measured_by(data)}"
+        yield from (f"  {verdict_words.compared(pair)}" for pair in data["heads"]["compared"])
     if data["rounds"]:
-        _print_line(console, words.rounds(data["rounds"]))
-    for line in error_words.stands_out(data):
-        _print_line(console, line)
-    if warning := words.words_win(data):
-        _print_line(console, f"warning: {warning}")
+        yield selection_words.rounds(data["rounds"])
+    yield from error_words.stands_out(data)
+    if warning := verdict_words.words_win(data):
+        yield f"warning: {warning}"
+
+
+def _ways_on(data: Mapping[str, Any]) -> Iterator[str]:
+    """Where the report and the model are, and how to use it, a line each."""
     folder = Path(data["folder"])
-    _print_line(console, "")
-    _print_line(console, f"report  {folder / 'report.html'}")
-    _print_line(console, f"model   {folder / 'model'}")
+    yield f"report  {folder / 'report.html'}"
+    yield f"model   {folder / 'model'}"
     dense_alone = "  (its dense head alone)" if data["heads"] else ""
-    _print_line(console, f'load    sentence_transformers.SentenceTransformer("{folder / "model"}"){dense_alone}')
+    yield f'load    sentence_transformers.SentenceTransformer("{folder / "model"}"){dense_alone}'
     if data["heads"]:
-        _print_line(console, f"search  m3tune search {folder / 'model'} DATA")
+        yield f"search  m3tune search {folder / 'model'} DATA"
 
 
 def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:
@@ -150,14 +165,14 @@ def print_prepared(
     console: Console, folder: Path, counts: Mapping[str, Any], balance: Sequence[Mapping[str, Any]]
 ) -> None:
     """Print how alike the sides of a split are, what they share, and where the data is."""
-    sides = [side for side in ("train", "dev", "test") if balance and side in balance[0]]
+    sides = [side for side in SIDES if balance and side in balance[0]]
     table = _table(["feature", *sides, *(f"p, {side}" for side in sides[1:])])
     for row in balance:
         tests = [words.p_value(row["tests"][side]["p_value"]) for side in sides[1:]]
-        table.add_row(Text(row["feature"]), *(Text(words.summary(row[side])) for side in sides), *tests)
+        table.add_row(Text(row["feature"]), *(Text(data_words.summary(row[side])) for side in sides), *tests)
     console.print(table)
-    _print_line(console, words.TESTED)
-    for line in words.shared_between_sides(counts):
+    _print_line(console, data_words.TESTED)
+    for line in data_words.shared_between_sides(counts):
         _print_line(console, line)
     _print_line(console, f"prepared {folder}")
     _print_line(console, f"page     {folder / 'data.html'}")
@@ -188,7 +203,7 @@ def print_answers(console: Console, answers: Answers, explain: bool) -> None:
         line.append(f"  ({scores})" if len(hit.scores) > 1 else "", style="dim")
         console.print(line + Text(f"  {hit.passage_id}"), soft_wrap=True)
         title = f"{hit.title}: " if hit.title else ""
-        _print_line(console, "     " + cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
+        _print_line(console, "     " + words.cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
         if explain and hit.shared:
             shared = ", ".join(f"{word.word} {word.product:.3f}" for word in hit.shared[:_WORDS_SHOWN])
             _print_line(console, f"     shared: {shared}")

@@ -159,45 +159,58 @@ class Collator:
     def __call__(self, examples: Sequence[Example]) -> TrainBatch:
         """The batch; a passage (or copies of it) that several queries bring is encoded once."""
         examples = sorted(examples, key=lambda example: len(self._query(example)))
-        own = [self._own_passages(example) for example in examples]
-        token_rows: dict[str, int] = {}  # canonical passage -> row
-        for example, passages in zip(examples, own, strict=True):
-            rows = self.passage_rows[self.own_passage_prompt.get(example.query_id, self.passage_prompt)]
-            for passage in passages:
-                token_rows.setdefault(passage, rows[passage])
+        token_rows = self._token_rows(examples)
         ordered = sorted(token_rows, key=lambda passage: len(self.passage_tokens[token_rows[passage]]))
         columns = {passage: i for i, passage in enumerate(ordered)}
+        texts = [self._query(example) for example in examples]
+        texts += [self.passage_tokens[token_rows[passage]] for passage in ordered]
+        masks, teacher = self._masks(examples, columns), self._teacher_of(examples, columns)
+        guide = self.guide and self.guide.scores([example.query_id for example in examples], ordered)
+        return TrainBatch(texts, len(examples), *masks, teacher, guide)
+
+    def _token_rows(self, examples: Sequence[Example]) -> dict[str, int]:
+        """Every canonical passage that the examples bring, and the row of its tokens."""
+        token_rows: dict[str, int] = {}
+        for example in examples:
+            rows = self.passage_rows[self.own_passage_prompt.get(example.query_id, self.passage_prompt)]
+            for passage in self._own_passages(example):
+                token_rows.setdefault(passage, rows[passage])
+        return token_rows
+
+    def _masks(self, examples: Sequence[Example], columns: Mapping[str, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Which passages answer, which are negatives and which are soft labels: (Q, P) bool each."""
         of_group: dict[str, list[int]] = {}
         for passage, column in columns.items():
             of_group.setdefault(self.known.group(passage), []).append(column)
         in_batch = torch.tensor([example.query_id not in self.without_in_batch for example in examples])
         negative = in_batch[:, None].repeat(1, len(columns))
-        positive = torch.zeros_like(negative)
-        teacher = torch.full(positive.shape, torch.nan)
         brought: list[tuple[int, int]] = []  # pairs of row and column
         relevant: list[tuple[int, int]] = []
         softened: list[tuple[int, int]] = []
         answers: list[tuple[int, int]] = []
-        for row, (example, passages) in enumerate(zip(examples, own, strict=True)):
-            brought += [(row, columns[passage]) for passage in passages]
+        for row, example in enumerate(examples):
+            brought += [(row, columns[passage]) for passage in self._own_passages(example)]
             for pairs, groups in (
                 (relevant, self.known.of_query[example.query_id]),
                 (softened, self.soft_groups.get(example.query_id, ())),
             ):
                 pairs += [(row, column) for group in groups for column in of_group.get(group, ())]
             answers += [(row, columns[self.known.canonical_passage[p]]) for p in example.positive_ids]
+        negative[_places(brought)] = True
+        negative[_places(relevant + softened)] = False
+        positive, soft = torch.zeros_like(negative), torch.zeros_like(negative)
+        positive[_places(answers)] = True
+        soft[_places(softened)] = True
+        return positive, negative, soft
+
+    def _teacher_of(self, examples: Sequence[Example], columns: Mapping[str, int]) -> Tensor:
+        """The teacher's scores, (Q, P); not a number where there is none."""
+        teacher = torch.full((len(examples), len(columns)), torch.nan)
+        for row, example in enumerate(examples):
             scored = self.teacher_scores.get(example.query_id, {})
             for passage in scored.keys() & columns.keys():
                 teacher[row, columns[passage]] = scored[passage]
-        negative[_places(brought)] = True
-        negative[_places(relevant + softened)] = False
-        positive[_places(answers)] = True
-        soft = torch.zeros_like(negative)
-        soft[_places(softened)] = True
-        texts = [self._query(example) for example in examples]
-        texts += [self.passage_tokens[token_rows[passage]] for passage in ordered]
-        guide = self.guide and self.guide.scores([example.query_id for example in examples], ordered)
-        return TrainBatch(texts, len(examples), positive, negative, soft, teacher, guide)
+        return teacher
 
     def _query(self, example: Example) -> np.ndarray:
         return self.query_tokens[self.query_rows[example.query_id]]

@@ -95,23 +95,8 @@ def _collator(
     settings = encoder.settings
     query_ids = [example.query_id for example in examples]
     own_prompt = {q: _query_prompt(encoder, collection, q) for s in sets if s.symmetric for q in s.query_ids}
-    rows: dict[str, dict[str, int]] = {settings.passage_prompt: {}}
-    texts: list[tuple[str, str]] = []  # prompt and passage
-    for example in examples:
-        prompt = own_prompt.get(example.query_id, settings.passage_prompt)
-        of_prompt = rows.setdefault(prompt, {})
-        for passage_id in (*example.positive_ids, *example.negative_ids):
-            canonical = collection.canonical_passage[passage_id]
-            if canonical not in of_prompt:
-                of_prompt[canonical] = len(texts)
-                texts.append((prompt, canonical))
-    scores = teacher_scores(collection, query_ids) if config.distill != "none" else {}
-    if config.distill != "none" and not any(scores.values()):
-        raise TrainingError(
-            "the recipe asks for distillation, but the data brings no teacher scores",
-            where="train.distill",
-            fix='give each row pos_scores and neg_scores, or set it to "none"',
-        )
+    rows, texts = _passage_texts(collection, examples, own_prompt, settings.passage_prompt)
+    scores = _scores_to_learn(collection, query_ids) if config.distill != "none" else {}
 
     def text_of(row: tuple[str, str]) -> str:
         return row[0] + collection.passages[row[1]].full_text
@@ -128,6 +113,35 @@ def _collator(
         teacher_scores=scores,
         soft_groups=_soft_groups(collection, known),
     )
+
+
+def _passage_texts(
+    collection: Collection, examples: Sequence[Example], own_prompt: Mapping[str, str], passage_prompt: str
+) -> tuple[dict[str, dict[str, int]], list[tuple[str, str]]]:
+    """Prompt -> canonical passage -> row, and the prompt and passage of each row; `own_prompt` is by query."""
+    rows: dict[str, dict[str, int]] = {passage_prompt: {}}
+    texts: list[tuple[str, str]] = []
+    for example in examples:
+        prompt = own_prompt.get(example.query_id, passage_prompt)
+        of_prompt = rows.setdefault(prompt, {})
+        for passage_id in (*example.positive_ids, *example.negative_ids):
+            canonical = collection.canonical_passage[passage_id]
+            if canonical not in of_prompt:
+                of_prompt[canonical] = len(texts)
+                texts.append((prompt, canonical))
+    return rows, texts
+
+
+def _scores_to_learn(collection: Collection, query_ids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+    """The teacher's scores. Raises TrainingError where the data brings none."""
+    scores = teacher_scores(collection, query_ids)
+    if not any(scores.values()):
+        raise TrainingError(
+            "the recipe asks for distillation, but the data brings no teacher scores",
+            where="train.distill",
+            fix='give each row pos_scores and neg_scores, or set it to "none"',
+        )
+    return scores
 
 
 def _soft_groups(collection: Collection, known: KnownRelevant) -> dict[str, frozenset[str]]:

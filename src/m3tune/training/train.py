@@ -80,12 +80,7 @@ def train(
     if config.guide is not None:
         feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
     device, rate = encoder.device, resolve_learning_rate(config, encoder.dimension)
-    checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
-    if checkpoint:
-        say(f"going on from {Path(checkpoint).name}")
-    elif "sparse" in encoder.new_heads:
-        explained = warm_start_sparse(encoder, feed.collate.passage_tokens, precision)
-        say(f"the new sparse head starts from inverse document frequency (R squared {explained:.2f})")
+    checkpoint = _start(encoder, feed, precision, folder, say)
     with training_parts(encoder, config), quiet_transformers():
         plan = make_plan(encoder, feed, batches, config, precision)
         say(plan.in_words())
@@ -205,6 +200,19 @@ def _check_objective(encoder: Encoder, config: TrainConfig) -> None:
             where="train.matryoshka_dims",
             fix="name shorter lengths; the whole one is always trained",
         )
+
+
+def _start(
+    encoder: Encoder, feed: Feed, precision: torch.dtype, folder: Path, say: Callable[[str], None]
+) -> str | None:
+    """The checkpoint to go on from; where there is none a new sparse head gets its first weights."""
+    checkpoint = _last_checkpoint(folder) if folder.is_dir() else None
+    if checkpoint:
+        say(f"going on from {Path(checkpoint).name}")
+    elif "sparse" in encoder.new_heads:
+        explained = warm_start_sparse(encoder, feed.collate.passage_tokens, precision)
+        say(f"the new sparse head starts from inverse document frequency (R squared {explained:.2f})")
+    return checkpoint
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 
 from m3tune.diagnose.doctor.case import Case
 from m3tune.diagnose.wording import found, share
-from m3tune.types import Finding
+from m3tune.types import SIDE_PAIRS, Finding
 
 _FEWEST = 30  # queries of a side
 _APART = 0.8  # chance of a linear classifier to tell a test query from a training query
@@ -22,8 +22,8 @@ _P_VALUE, _DISTANCE = 1e-3, 0.25  # of the tests of balance.json
 _FOLDS = 5
 _HASHED = 512  # dimensions of a text's words
 _WORDS = re.compile(r"\w+")
-_SIDES = (("train", "test"), ("train", "dev"), ("dev", "test"))
 _LEAKED = 0.05
+_TOLD_BY = {"vectors": "the untuned model's vectors", "words": "their words"}
 
 
 def differing_queries(case: Case) -> Iterator[Finding]:
@@ -35,19 +35,12 @@ def differing_queries(case: Case) -> Iterator[Finding]:
         and test["p_value"] < _P_VALUE
         and (far := _distance(row)) >= _DISTANCE
     ]
-    apart = {}
-    if case.sample is not None:
-        sides = _sides(case)
-        if min(map(len, sides)) >= _FEWEST:
-            vectors = [case.sample.vectors[side] for side in sides]
-            words = [_hashed([case.collection.queries[case.sample.query_ids[i]].text for i in side]) for side in sides]
-            apart = {"vectors": separability(*vectors), "words": separability(*words)}
-            told = {"vectors": "the untuned model's vectors", "words": "their words"}
-            differing += [
-                f"{told[name]} (a classifier tells them apart {value:.0%} of the time)"
-                for name, value in apart.items()
-                if value >= _APART
-            ]
+    apart = _apart(case)
+    differing += [
+        f"{_TOLD_BY[name]} (a classifier tells them apart {value:.0%} of the time)"
+        for name, value in apart.items()
+        if value >= _APART
+    ]
     if differing:
         yield found(
             "differing-queries",
@@ -64,7 +57,7 @@ def differing_queries(case: Case) -> Iterator[Finding]:
 def leakage(case: Case) -> Iterator[Finding]:
     """Questions of the test that are asked, nearly the same, in training or development."""
     query_of, first_of = case.collection.canonical_query, case.similar.queries.first_of
-    for side, other in _SIDES:
+    for side, other in SIDE_PAIRS:
         known = {first_of(query_of[q]) for q in getattr(case.split, side)}
         leaked = [q for q in getattr(case.split, other) if first_of(query_of[q]) in known]
         total = len(getattr(case.split, other))
@@ -111,6 +104,15 @@ def _distance(row: Mapping[str, Any]) -> float:
         return float(row["tests"]["test"]["statistic"])
     train, test = row["train"], row["test"]
     return sum(abs(train.get(label, 0) - test.get(label, 0)) for label in {*train, *test}) / 2
+
+
+def _apart(case: Case) -> dict[str, float]:
+    """How often a classifier tells training from test queries, by vectors and by words; empty where there are few."""
+    if case.sample is None or min(map(len, sides := _sides(case))) < _FEWEST:
+        return {}
+    vectors = [case.sample.vectors[side] for side in sides]
+    words = [_hashed([case.collection.queries[case.sample.query_ids[i]].text for i in side]) for side in sides]
+    return {"vectors": separability(*vectors), "words": separability(*words)}
 
 
 def _sides(case: Case) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ def pushed_negatives(case: Case) -> Iterator[Finding]:
     if not queries:
         return
     order = np.argsort(-weights[rows, columns], kind="stable").tolist()
-    part = float(weights[suspected].sum() / max(weights.sum(), 1e-12))
+    part = _part(weights, suspected)
     yield found(
         "pushed-negatives",
         case.hint if queries >= _MANY_SUSPECTED * sample.num_train and part >= _HARD_PUSHED else "note",
@@ -75,10 +75,7 @@ def low_temperature(case: Case) -> Iterator[Finding]:
     queries = int(suspected.any(axis=1).sum())
     if queries < _SOME_SUSPECTED * sample.num_train:
         return
-    parts = [
-        float(weights[suspected].sum() / max(weights.sum(), 1e-12))
-        for weights in (gradient_weights(sample, at) for at in (config.temperature, _USUAL_TEMPERATURE))
-    ]
+    parts = [_part(gradient_weights(sample, at), suspected) for at in (config.temperature, _USUAL_TEMPERATURE)]
     yield found(
         "low-temperature",
         case.hint,
@@ -146,3 +143,8 @@ def _negatives(sample: Sample) -> np.ndarray:
     negative = ~sample.relevant & of_train
     negative[sample.num_train :] = False
     return negative
+
+
+def _part(weights: np.ndarray, suspected: np.ndarray) -> float:
+    """The share of the whole gradient that the suspected pairs get; both (Q, P)."""
+    return float(weights[suspected].sum() / max(weights.sum(), 1e-12))
