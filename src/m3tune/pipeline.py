@@ -18,7 +18,7 @@ Each stage is a function of the run folder, the recipe and what came before, and
     verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
                   several against each other; hybrid.json in base/ and select/*/ how the hybrid's weights were tuned
     tokens/       every text's tokens until the run is done, and vectors/ passages' vectors while they are measured,
-                  where they do not fit in memory
+                  where they do not fit in memory; those of the base until the run is done, where the recipe mines
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
     run.json      what the run depended on and where it was made: fingerprints, versions, machine, precision
     errors.json   which queries gained and lost, where rankers disagree, what may be behind the worst losses
@@ -68,6 +68,7 @@ from m3tune.record import record_run
 from m3tune.report import words
 from m3tune.report.gather import HEADS, WEIGHTS
 from m3tune.report.html import write_report
+from m3tune.retrieval.corpus import vectors_kept
 from m3tune.rounds import mine_and_tune, mine_first, tuned_model
 from m3tune.training.sets import training_sets
 from m3tune.tuning import OnDev, recipe_weights, tune_on_dev
@@ -103,7 +104,9 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
     if retaining.names_data(recipe.select) and not (folder / "select").is_dir():
         retaining.named_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data
-    with tokens_kept(folder / "tokens"):
+    # The base that is measured mines too.
+    kept = vectors_kept(folder / "vectors" / "kept") if recipe.mine else contextlib.nullcontext()
+    with tokens_kept(folder / "tokens"), kept:
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
         recipe = find_settings(folder, recipe, prepared, say)
@@ -145,7 +148,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
     head = _head_of_base(recipe, encoder)
     with writing(folder / "base", key) as (partial, counts), _vectors(folder, "base") as place:
         sets = {"test": split.test, "dev": split.dev}
-        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets, place=place)
+        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets, place, keep=True)
         weights = _default_weights(encoder, recipe)
         runs = [measured.searched["dev"].run(head, weights)]
         if recipe.evaluate.bm25:
@@ -471,9 +474,13 @@ def _measure(
     passage_ids: Sequence[str],
     query_sets: Mapping[str, Sequence[str]],
     place: Path,
+    *,
+    keep: bool = False,
 ) -> Measured:
     collection, config, precision = prepared.collection, recipe.evaluate, recipe.train.precision
-    return measure_encoder(encoder, name, collection, passage_ids, query_sets, config, precision, None, place)
+    return measure_encoder(
+        encoder, name, collection, passage_ids, query_sets, config, precision, None, place, keep=keep
+    )
 
 
 def _training(recipe: Recipe, corpus: DevCorpus) -> dict[str, Any]:
