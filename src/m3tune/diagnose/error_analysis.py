@@ -41,11 +41,10 @@ class _Ground:
 
 
 def write_errors(run_folder: Path, collection: Collection) -> Path:
-    """Write `errors.json` into a finished run whose data `collection` is; returns its path. Raises ArtifactError or
-    DataError.
+    """Write `errors.json` into a finished run of the data `collection`; returns its path.
 
     `slices`: rows of `Slice` and whether each differs from the rest. `disagreement`: see `Disagreement`. `lost`: rows
-    of `Loss`. `counted_passages` is how many passages the words were counted in.
+    of `Loss`. `counted_passages` is how many passages the words were counted in. Raises ArtifactError or DataError.
     """
     verdict = read_json(run_folder / "verdict.json")
     metric, head = verdict["metric"], verdict["head"]
