@@ -33,9 +33,7 @@ class Row(NamedTuple):
 
     number: int
     values: list[str]
-    dev: list[
-        str
-    ]  # after each evaluation: the best so far, or the metric itself where training ends with its last step
+    dev: list[str]  # after each evaluation, the best so far unless training ends with its last step
     time: str
     became: str
     is_chosen: bool

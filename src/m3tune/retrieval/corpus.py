@@ -19,7 +19,7 @@ from m3tune.artifact import MANIFEST
 from m3tune.data.tokens import TokenTable
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.encode import encode_tokens
-from m3tune.retrieval.layout import lay_out
+from m3tune.retrieval.layout import Storage, lay_out
 from m3tune.retrieval.store import open_vectors, store_vectors, vectors_key
 from m3tune.retrieval.vectors import Vectors
 from m3tune.types import Head
@@ -60,27 +60,28 @@ def corpus_vectors(
     """Vectors in memory or, where they would take over a gibibyte and `place` is given, there.
 
     Inside `vectors_kept` those to `keep` are written to its folder, and found there by whoever asks for them again, by
-    all or some of the heads. On disk multi-vectors are float16 where they are over a gibibyte, else all is float32.
+    all or some of the heads. Multi-vectors are float16 where all would take over a gibibyte, else as in memory float32.
     """
-    is_large = lay_out(encoder, tokens, heads).num_bytes() > _MEMORY_BYTES
     folder = _folder.get() if keep else None
     if folder is not None:
-        return _kept(folder / vectors_key(encoder, tokens, dtype), encoder, tokens, dtype, heads, label, is_large)
-    if is_large and place is not None:
-        return store_vectors(encoder, tokens, dtype, place, heads=heads, label=label)
-    return encode_tokens(encoder, tokens, dtype, heads, label)
+        return _kept(folder / vectors_key(encoder, tokens, dtype), encoder, tokens, dtype, heads, label)
+    if place is None or not _is_large(encoder, tokens, heads):
+        return encode_tokens(encoder, tokens, dtype, heads, label)
+    return store_vectors(encoder, tokens, dtype, place, heads=heads, label=label)
+
+
+def _is_large(encoder: Encoder, tokens: TokenTable, heads: Sequence[Head]) -> bool:
+    return lay_out(encoder, tokens, heads).num_bytes() > _MEMORY_BYTES
 
 
 def _kept(
-    folder: Path, encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, heads: Sequence[Head], label: str,
-    is_large: bool,
-) -> Vectors:  # fmt: skip
+    folder: Path, encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, heads: Sequence[Head], label: str
+) -> Vectors:
     """What lies under the key `folder`, where it has these heads; else encoded into it."""
     for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
         vectors = open_vectors(manifest.parent)
         if set(heads) <= set(vectors.heads):
             return vectors.only(heads)
-    return store_vectors(
-        encoder, tokens, dtype, folder / "-".join(heads), heads=heads, multi="float16" if is_large else "float32",
-        label=label,
-    )  # fmt: skip
+    multi: Storage = "float16" if _is_large(encoder, tokens, heads) else "float32"
+    place = folder / "-".join(heads)
+    return store_vectors(encoder, tokens, dtype, place, heads=heads, multi=multi, label=label)
