@@ -1,27 +1,33 @@
-"""What mined negatives do to quality: SciFact, seven ways of choosing negatives, several seeds.
+"""What mined negatives do to quality: SciFact, seven ways of choosing negatives, compared as m3tune compare does.
 
-python benchmarks/negatives_quality.py OUT [--seeds 0 1 2] [--passages 5183] [--max-tokens 256] [--set KEY=VALUE ...]
+python benchmarks/negatives_quality.py OUT [--seeds 3] [--ways in-batch filtered ...] [--passages 5183]
+                                           [--max-tokens 256] [--set KEY=VALUE ...]
 
     in-batch     no negatives but the other passages of the batch
-    native       mined as FlagEmbedding's script does it: ranks 3 to 200 of the dense search, the query's own positives
-                 taken out, some of the rest at random
+    native       mined as FlagEmbedding's script does it, by the [mine] table of recipes/native.toml: 15 drawn from
+                 ranks 3 to 200 of the dense search, no threshold, random passages where they are too few
     unfiltered   ours, with nothing but known relevant passages left out
     filtered     ours, by the defaults
     mixed        ours, by the defaults, half of them random
     guided       ours, by the defaults, and in each batch the untuned model suspects what it puts above the positive
     rounds       ours, by the defaults, mined again with the tuned model
 
-The training queries with several positives have all judgments but one withheld, so that some of what is mined is known
-to be false: its share among what each way trains on is printed. Each run has a folder in OUT; what is finished there is
-not done again.
+All else is the default recipe's, and so the same in all ways. That holds for native too, as the recipe itself says:
+unlike in FlagEmbedding, near copies of a relevant passage are not mined, and known relevant ones are no negatives of a
+batch.
+
+The training queries with several positives have all judgments but one withheld, the same for all ways and seeds, so
+that some of what is mined is known to be false: its share among what each way trains on is printed. Each way with each
+seed has a folder in OUT, and each way a recipe in OUT/recipes; what is finished there is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,96 +35,109 @@ import numpy as np
 from rich.console import Console
 
 from false_negatives import smaller
-from m3tune import pipeline
-from m3tune.artifact import read_json
+from m3tune.comparing import compare_recipes, load_ways
+from m3tune.config import Recipe
 from m3tune.data.collection import Collection
 from m3tune.data.write import write_collection
 from m3tune.negatives.table import CANDIDATES, read_negatives
 from m3tune.progress import shown
-from m3tune.recipe import load_recipe
+from m3tune.recipe import load_recipe, to_toml
+from m3tune.report.contest_page import PAGE
+from m3tune.report.terminal import print_contest
 from m3tune.starter import DEMO, recipe_file
 from peers import print_machine, scifact
 
-NEGATIVES = 4
-_OURS = {"sources.model.last": 100, "negatives_per_query": 8}
-WAYS: Mapping[str, Mapping[str, Any] | None] = {
-    "in-batch": None,
-    "native": {
-        "sources.model.first": 3, "sources.model.last": 200, "negatives_per_query": 8, "threshold": "none",
-    },
-    "unfiltered": {**_OURS, "threshold": "none"},
-    "filtered": _OURS,
-    "mixed": {**_OURS, "negatives_per_query": 4, "random_per_query": 4},
-    "guided": _OURS,
-    "rounds": {**_OURS, "rounds": 2},
-}  # fmt: skip
+WITHHOLDING_SEED = 0
+_WITH_NEGATIVES = {"train.negatives_per_query": 4}
+_OURS = {**_WITH_NEGATIVES, "mine.sources.model.last": 100, "mine.negatives_per_query": 8}
 _GUIDE = {"train.guide": DEMO["model.path"], "train.false_negative_margin": 0.0}
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "in-batch": {},
+    "native": _WITH_NEGATIVES,  # and the [mine] table of its recipe
+    "unfiltered": {**_OURS, "mine.threshold": "none"},
+    "filtered": _OURS,
+    "mixed": {**_OURS, "mine.negatives_per_query": 4, "mine.random_per_query": 4},
+    "guided": {**_OURS, **_GUIDE},
+    "rounds": {**_OURS, "mine.rounds": 2},
+}
 
 
-def withhold(collection: Collection, seed: int) -> tuple[Collection, set[tuple[str, str]]]:
+def withhold(collection: Collection) -> tuple[Collection, set[tuple[str, str]]]:
     """The data without all but one judgment of its training queries, and the pairs taken out."""
-    generator = random.Random(seed)
-    train = collection.splits["train"]
+    generator = random.Random(WITHHOLDING_SEED)
     gone: set[tuple[str, str]] = set()
-    for query_id in train:
+    for query_id in collection.splits["train"]:
         positives = collection.positives.get(query_id, ())
         gone |= {(query_id, passage_id) for passage_id in generator.sample(positives, max(len(positives) - 1, 0))}
     judgments = tuple(j for j in collection.judgments if (j.query_id, j.passage_id) not in gone)
     return replace(collection, judgments=judgments), gone
 
 
-def settings(way: str, folder: Path, data: Path, seed: int, max_tokens: int) -> list[str]:
-    """The recipe's keys for one run."""
-    mine = WAYS[way]
-    keys: dict[str, Any] = {**DEMO, "data.path": data, "output": folder, "data.seed": seed, "train.seed": seed}
-    keys |= {"model.passage_max_tokens": max_tokens}
-    if way == "native":
-        keys["data.near_duplicates"] = "false"
-    if way == "guided":
-        keys |= _GUIDE
-    if mine is not None:
-        keys |= {f"mine.{key}": value for key, value in mine.items()} | {"mine.seed": seed}
-        keys["train.negatives_per_query"] = NEGATIVES
-    return [f"{key}={value}" for key, value in keys.items()]
+def write_data(collection: Collection, folder: Path) -> None:
+    """Write the data, whole or not at all, where it is not there yet."""
+    if folder.is_dir():
+        return
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    write_collection(collection, beside, "beir")
+    beside.rename(folder)
 
 
-def false_share(folder: Path, gone: set[tuple[str, str]]) -> float:
-    """The share of the mined negatives that are withheld positives of their query."""
+def recipe_of(way: str, data: Path, max_tokens: int) -> Recipe:
+    """The default recipe with the settings of a way."""
+    keys = {**DEMO, "data.path": data, "model.passage_max_tokens": max_tokens, **WAYS[way]}
+    recipe = load_recipe(recipe_file("default"), [f"{key}={value}" for key, value in keys.items()])
+    return recipe.model_copy(update={"mine": load_recipe(recipe_file("native")).mine}) if way == "native" else recipe
+
+
+def write_recipes(output: Path, ways: Sequence[str], data: Path, max_tokens: int) -> list[str]:
+    """A file for each way; their names."""
+    folder = output / "recipes"
+    folder.mkdir(exist_ok=True)
+    for way in ways:
+        (folder / f"{way}.toml").write_text(to_toml(recipe_of(way, data, max_tokens)), encoding="utf-8")
+    return [str(folder / f"{way}.toml") for way in ways]
+
+
+def false_share(folder: Path, gone: set[tuple[str, str]]) -> float | None:
+    """The share of the mined negatives that are withheld positives of their query; None where nothing was mined."""
     if not (folder / "negatives" / CANDIDATES).is_file():
-        return 0.0
+        return None
     mined = read_negatives(folder / "negatives")
     return sum((negative.query_id, negative.passage_id) in gone for negative in mined) / max(len(mined), 1)
+
+
+def print_shares(facts: Mapping[str, Any], output: Path, gone: set[tuple[str, str]]) -> None:
+    """The share of known false negatives and development and test metric of every way, means over the seeds."""
+    print(f"\n{len(gone)} judgments withheld")
+    print(f"{'way':12}  false among the mined  dev {facts['metric']}  test {facts['metric']}")
+    for recipe in facts["recipes"]:
+        shares = [false_share(output / run["folder"], gone) for run in recipe["runs"]]
+        mined = [share for share in shares if share is not None]
+        share = f"{np.mean(mined):.3%}" if mined else "none mined"
+        print(f"{recipe['name']:12}  {share:>21}  {recipe['dev']:11.4f}  {recipe['mean']:12.4f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every way, with the seeds 0, 1, ...")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--passages", type=int, default=5183)
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="two or more")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     print_machine()
-    rows: dict[str, list[tuple[float, float, float]]] = {way: [] for way in arguments.ways}
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    collection, gone = withhold(smaller(scifact(), arguments.passages))
+    data = output / f"data-{arguments.passages}"
+    write_data(collection, data)
+    files = write_recipes(output, arguments.ways, data, arguments.max_tokens)
     with shown(Console(stderr=True)):
-        for seed in arguments.seeds:
-            data = arguments.output / f"data-{seed}"
-            collection, gone = withhold(smaller(scifact(), arguments.passages), seed)
-            if not data.exists():
-                write_collection(collection, data, "beir")
-            for way in arguments.ways:
-                folder = arguments.output / f"{way}-{seed}"
-                keys = settings(way, folder, data, seed, arguments.max_tokens)
-                result = pipeline.run(load_recipe(recipe_file("default"), [*keys, *arguments.overrides]), print)
-                dev = read_json(folder / "train" / "selection.json")["tuned"]
-                rows[way].append((result.tuned, dev, false_share(folder, gone)))
-                print(f"{way} seed {seed}: {asdict(result)}; {len(gone)} judgments withheld", flush=True)
-    print(f"\n{'':12}  test {result.metric}    sd   dev     false negatives among the mined")
-    for way, found in rows.items():
-        test, dev, share = np.array(found).T
-        spread = test.std(ddof=1) if len(test) > 1 else 0.0
-        print(f"{way:12}  {test.mean():.4f}      {spread:.4f}  {dev.mean():.4f}  {share.mean():.3%}")
+        facts = compare_recipes(load_ways(files, arguments.overrides, print), arguments.seeds, None, output, print)
+    print_contest(Console(width=120), facts, output / PAGE)
+    print_shares(facts, output, gone)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,12 @@ from m3tune.data.prepared import load_prepared
 from m3tune.errors import M3TuneError, RecipeError
 from m3tune.evaluation.contest import contest
 from m3tune.evaluation.store import load_evaluation
+from m3tune.mining import mine_recipe
+from m3tune.negatives.table import read_candidates
 from m3tune.recipe import load_recipe
 from m3tune.report.contest_words import is_better
+from m3tune.retrieval import encode as encode_module
+from m3tune.retrieval import store as store_module
 from tiny import save_tiny_encoder, tiny_collection, write_llamaindex
 
 ROOT = Path(__file__).parents[1]
@@ -56,16 +60,18 @@ def ways_of(place, *names, overrides=(), said=None):
 
 @pytest.fixture(scope="module")
 def finished(place):
-    """(folder, facts, what was said, models measured) of a whole comparison. Never written to."""
-    said, measured = [], []
+    """(folder, facts, what was said, models measured, what was encoded) of a whole comparison. Never written to."""
+    said, measured, encoded, fill = [], [], [], encode_module.fill
     with pytest.MonkeyPatch.context() as patch:
+        for module in (encode_module, store_module):
+            patch.setattr(module, "fill", lambda *a, **k: (encoded.append(a[4]), fill(*a, **k))[1])
         for module in (measuring, contending):
             real = module.measure_encoder
             patch.setattr(
                 module, "measure_encoder", lambda *a, real=real, **k: (measured.append(a[1]), real(*a, **k))[1]
             )
         facts = compare_recipes(ways_of(place), SEEDS, None, place / "out", said.append)
-    return place / "out", facts, said, measured
+    return place / "out", facts, said, measured, encoded
 
 
 def manifests(folder):
@@ -79,7 +85,7 @@ def manifests(folder):
 
 
 def test_the_base_is_measured_once_and_stands_in_every_run(finished):
-    folder, _, _, measured = finished
+    folder, _, _, measured, _ = finished
     assert measured.count("base") == 1
     runs = sorted(run.name for run in folder.iterdir() if run.is_dir())
     assert runs == sorted(f"{name}-{seed}" for name in ("plain", "mining", "hotter") for seed in range(SEEDS))
@@ -98,8 +104,21 @@ def test_negatives_mined_alike_are_shared_but_not_over_seeds(finished):
     assert not (folder / "plain-0" / "negatives").exists()
 
 
-def test_tokens_are_gone_when_all_is_done(finished):
-    assert not list(finished[0].rglob("tokens"))
+def test_the_untuned_model_encodes_the_corpus_and_the_training_queries_once_and_mines_the_same(finished, tmp_path):
+    """Four minings, two of which are shared stages, by the vectors of the one measuring."""
+    folder, encoded = finished[0], finished[4]
+    once = ("encode passages (base)", "encode queries (mining)")
+    assert [encoded.count(label) for label in (*once, "encode passages (mining)")] == [1, 1, 0]
+    for seed in range(SEEDS):
+        recipe = load_recipe(folder / f"mining-{seed}" / "resolved.toml", [f'output="{tmp_path / str(seed)}"'])
+        alone, _ = mine_recipe(recipe, print)
+        candidates = read_candidates(alone)
+        assert read_candidates(folder / f"mining-{seed}" / "negatives") == candidates
+        assert len(candidates) > 100
+
+
+def test_tokens_and_vectors_are_gone_when_all_is_done(finished):
+    assert not [place for name in ("tokens", "vectors") for place in finished[0].rglob(name)]
 
 
 def test_seeds_change_training_and_mining_and_not_the_split(finished):
@@ -147,7 +166,7 @@ def test_a_comparison_that_was_killed_in_the_middle_goes_on(finished, place, tmp
 
 
 def test_the_budget_is_the_first_recipes_and_others_train_as_long(finished):
-    folder, facts, said, _ = finished
+    folder, facts, said, *_ = finished
     train = len(load_prepared(folder / "plain-0" / "data").split.train)
     assert facts["budget"] == 2 * train
     assert {recipe["pairs"] for recipe in facts["recipes"]} == {2 * train}
@@ -225,7 +244,7 @@ def test_settings_of_negatives_reach_only_recipes_that_have_them(place):
 
 
 def test_figures_are_those_of_the_runs_and_differences_those_of_their_queries(finished):
-    folder, facts, _, _ = finished
+    folder, facts, *_ = finished
     metric, systems = facts["metric"], {}
     for recipe in facts["recipes"]:
         values = []
@@ -261,7 +280,7 @@ def test_costs_and_negatives_stand_beside_the_figures(finished):
 
 
 def test_page_and_markdown_say_what_was_found(finished):
-    folder, facts, _, _ = finished
+    folder, facts, *_ = finished
     page, results = ((folder / name).read_text() for name in ("comparison.html", "results.md"))
     for line in facts["finding"]:
         assert line in results

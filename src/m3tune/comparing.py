@@ -4,11 +4,13 @@ folder/RECIPE-SEED/    an ordinary run of `pipeline.run`, with everything that a
 folder/comparison.json every figure for programs; comparison.html and results.md say the same to people
 
 What must be the same in all recipes is checked, what can be made equal is, and both are said. Stages that runs have in
-common are made once. An interrupted comparison goes on: runs skip what they have finished.
+common are made once, and so are the vectors of the untuned model, which is measured and mines. An interrupted
+comparison goes on: runs skip what they have finished.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,7 @@ from m3tune.progress import track
 from m3tune.recipe import load_recipe
 from m3tune.report.contest import COMPARISON, gather_contest
 from m3tune.report.contest_page import write_contest_page
+from m3tune.retrieval.corpus import vectors_kept
 from m3tune.sharing import share_stages
 from m3tune.starter import recipe_file, recipe_names
 from m3tune.training.pairs import PairCounter
@@ -139,7 +142,9 @@ def equalised(ways: Sequence[Way], prepared: Prepared, pairs: int | None) -> tup
 def _run_all(ways: Sequence[Way], seeds: int, output: Path, say: Say) -> None:
     """Every recipe with one seed, then with the next; what an earlier run has made is linked."""
     first = _folder(output, ways[0], 0)
-    with tokens_kept(output / "tokens"), track("compare", total=seeds * len(ways)) as advance:
+    mines = any(way.recipe.mine for way in ways)
+    kept = vectors_kept(output / "vectors" / "kept") if mines else contextlib.nullcontext()
+    with tokens_kept(output / "tokens"), kept, track("compare", total=seeds * len(ways)) as advance:
         for seed in range(seeds):
             done: list[Way] = []
             for way in ways:

@@ -56,7 +56,7 @@ def measure_base(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = si
     head = _head_of_base(recipe, encoder)
     with writing(folder / "base", key) as (partial, counts), vectors_place(folder, "base") as place:
         sets = {"test": split.test, "dev": split.dev}
-        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets, place=place)
+        measured = _measure(encoder, "base", recipe, prepared, tuple(collection.passages), sets, place, keep=True)
         weights = default_weights(encoder, recipe)
         runs = [measured.searched["dev"].run(head, weights)]
         if recipe.evaluate.bm25:
@@ -152,6 +152,10 @@ def _measure(
     passage_ids: Sequence[str],
     query_sets: Mapping[str, Sequence[str]],
     place: Path,
+    *,
+    keep: bool = False,
 ) -> Measured:
     collection, config, precision = prepared.collection, recipe.evaluate, recipe.train.precision
-    return measure_encoder(encoder, name, collection, passage_ids, query_sets, config, precision, None, place)
+    return measure_encoder(
+        encoder, name, collection, passage_ids, query_sets, config, precision, None, place, keep=keep
+    )

@@ -51,8 +51,8 @@ from m3tune.negatives.verdicts import read_verdicts
 from m3tune.paths import resolve_path
 from m3tune.preparation import Say, prepare, source_fingerprint
 from m3tune.report.negatives_page import PAGE, SUMMARY, write_negatives_page
-from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
-from m3tune.retrieval.store import corpus_vectors
+from m3tune.retrieval.corpus import corpus_vectors
+from m3tune.retrieval.encode import tokenize_passages, tokenize_queries
 from m3tune.retrieval.vectors import Vectors
 from m3tune.stages import without_new_heads
 from m3tune.types import HYBRID, Head, PairVerdict
@@ -280,10 +280,11 @@ def _encode(task: Task, ground: Ground, place: Path, say: Say) -> Miner:
     wanted = [head for head in heads if head in needed]
     encoder.to(pick_device())
     dtype = pick_precision(task.precision, encoder.device)
+    keep = task.before is None  # nobody else mines with what this run has tuned
     tokens = tokenize_passages(encoder, task.collection, ground.passage_ids)
-    passages = corpus_vectors(encoder, tokens, dtype, wanted, "encode passages (mining)", place)
+    passages = corpus_vectors(encoder, tokens, dtype, wanted, "encode passages (mining)", place, keep=keep)
     tokens = tokenize_queries(encoder, task.collection, ground.query_ids)
-    queries = encode_tokens(encoder, tokens, dtype, wanted, "encode queries (mining)")
+    queries = corpus_vectors(encoder, tokens, dtype, wanted, "encode queries (mining)", keep=keep)
     return Miner(queries, passages, deciding, encoder.settings.hybrid_weights or M3_WEIGHTS)
 
 

@@ -19,7 +19,7 @@ Here is their order. Each is a function of the run folder, the recipe and what c
     verdict.json  the contract for programs; comparison.json has every metric, heads.json the heads of a model that has
                   several against each other; hybrid.json in base/ and select/*/ how the hybrid's weights were tuned
     tokens/       every text's tokens until the run is done, and vectors/ passages' vectors while they are measured,
-                  where they do not fit in memory
+                  where they do not fit in memory; those of the base until the run is done, where the recipe mines
     model/        what is delivered: loads in m3tune, sentence-transformers and transformers
     run.json      what the run depended on and where it was made: fingerprints, versions, machine, precision
     errors.json   which queries gained and lost, where rankers disagree, what may be behind the worst losses
@@ -28,6 +28,7 @@ Here is their order. Each is a function of the run folder, the recipe and what c
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from m3tune.preparation import Say, prepare, silent
 from m3tune.recipe import to_toml
 from m3tune.record import record_run
 from m3tune.report.html import write_report
+from m3tune.retrieval.corpus import vectors_kept
 from m3tune.rounds import mine_and_tune, mine_first
 from m3tune.selecting import select
 from m3tune.stages import model_key, read_dev_corpus, vectors_place
@@ -81,7 +83,9 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
     if retaining.names_data(recipe.select) and not (folder / "select").is_dir():
         retaining.named_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data
-    with tokens_kept(folder / "tokens"):
+    # The base that is measured mines too.
+    kept = vectors_kept(folder / "vectors" / "kept") if recipe.mine else contextlib.nullcontext()
+    with tokens_kept(folder / "tokens"), kept:
         measure_words(folder, recipe, prepared)
         measure_base(folder, recipe, prepared, say)
         recipe = find_settings(folder, recipe, prepared, say)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -90,9 +91,39 @@ def test_only_about_a_third_goes_on_from_a_rung_and_those_are_the_best(tmp_path)
 def test_it_finds_what_is_better(tmp_path):
     records, measure = search(tmp_path, minutes=600, trials=30)
     whole = [record for record in records if record.fate == "complete"]
-    best = max(whole, key=lambda record: record.best)
-    assert best.best > records[0].best + 0.05
+    best = max(whole, key=lambda record: record.reached)
+    assert best.reached > records[0].reached + 0.05
     assert 0.5 < best.values["learning_rate"] / measure.best_rate < 2
+
+
+class Rises(MadeUp):
+    """What is trained at more than the recipe's rate rises higher and falls lower after three quarters."""
+
+    def __call__(self, train, watch, folder):
+        high = 0.3 * (train.learning_rate != "auto" and train.learning_rate > 4e-5)
+        for number, value in enumerate((0.5, 0.55 + high, 0.6 + high, 0.6 - high), start=1):
+            self.now += STEPS / 4
+            watch.stepped(number * STEPS // 4, STEPS)
+            watch.evaluated(value, {f"q{i}": value for i in range(QUERIES)})
+
+
+def test_where_the_last_step_is_kept_a_trial_is_judged_by_it_and_not_by_its_best(tmp_path):
+    """At each rung, at the end, and in the metric of every query, by which the choice is made."""
+    found = {}
+    for keep_best in (True, False):
+        measure, folder = Rises(), tmp_path / str(keep_best)
+        folder.mkdir()
+        of = replace(task(measure, 600, trials=6, settings=("learning_rate",)), keep_best=keep_best)
+        found[keep_best] = run_trials(of, folder, lambda _: None, measure.clock)
+    for keep_best, records in found.items():
+        higher = [record for record in records if record.values["learning_rate"] > 4e-5]
+        whole = [record for record in higher if record.fate == "complete"]
+        assert whole
+        for record in whole:
+            values = [0.5, 0.85, 0.9, 0.9 if keep_best else 0.3]
+            assert [value for _, value in record.dev] == pytest.approx(values)
+            assert record.at_rungs == pytest.approx(values[:2])
+            assert set(record.per_query.values()) == {record.reached}
 
 
 def test_rungs_are_a_ninth_and_a_third_of_the_evaluations():

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from m3tune import pipeline, tuning
@@ -97,6 +98,26 @@ def test_a_trial_is_the_training_that_a_run_does(finished, place, tmp_path):
     best = [[step, max(value for _, value in evaluated[: n + 1])] for n, (step, _) in enumerate(evaluated)]
     assert len(best) == 4
     assert own["dev"] == best
+
+
+def test_a_run_that_keeps_the_last_step_chooses_by_the_last_evaluations(place, tmp_path):
+    """Rates so high that some trials end below their best: else the best and the last were the same."""
+    recipe = recipe_for(place, tmp_path / "run", learning_rate=[200, 2000])
+    recipe = recipe.model_copy(update={"select": recipe.select.model_copy(update={"rule": "last"})})
+    pipeline.run(recipe)
+    found, folder = found_in(tmp_path / "run"), tmp_path / "run"
+    records = read_json(folder / "search" / "trials.json")
+    fallen = [r for r in records if r["dev"][-1][1] < max(value for _, value in r["dev"]) and r["fate"] == "complete"]
+    assert fallen
+    for record in records:
+        log = (folder / "search" / f"trial-{record['number']}" / "log.jsonl").read_text()
+        lines = [line for line in map(json.loads, log.splitlines()) if f"eval_{METRIC}" in line]
+        assert record["dev"][: len(lines)] == [[line["step"], line[f"eval_{METRIC}"]] for line in lines]
+        assert np.mean(list(record["per_query"].values())) == pytest.approx(record["dev"][-1][1], abs=1e-6)
+    ended = {r["number"]: r["dev"][-1][1] for r in records if r["fate"] == "complete"}
+    assert read_json(folder / "train" / "selection.json")["best_checkpoint"] == ended[found["chosen"]]
+    assert "at each evaluation of a trial" in (page := (folder / "report.html").read_text())
+    assert "the best so far" not in page
 
 
 def test_chosen_toml_is_the_recipe_of_the_run_and_asks_for_no_search(finished):

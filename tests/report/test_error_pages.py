@@ -64,7 +64,7 @@ def test_cut_passages_are_a_slice_and_a_hint(tmp_path):
     texts = {f"r{i}": "c01 " * (MAX_TOKENS if i < 30 else 3) for i in range(QUERIES)}
     folder = make_run(tmp_path / "run", "worse", texts=texts)
     save_tiny_encoder(folder / "model")
-    errors = read_json(write_errors(folder))
+    errors = read_json(write_errors(folder, load_collection(folder / "data")))
     rows = {row["group"]: row["queries"] for row in errors["slices"] if row["dimension"] == "Relevant passage"}
     assert rows == {"read whole": 10, "cut": 30}
     for loss in errors["lost"]:
@@ -200,7 +200,7 @@ def test_a_run_of_an_older_version_is_still_told(worse, tmp_path):
     assert data["errors"] is None
     assert "Where rankers disagree" not in render(data)
     assert "worse" in terminal_text(print_verdict, folder)
-    write_errors(folder)
+    write_errors(folder, load_collection(folder / "data"))
     assert gather(folder) == gather(worse) | {"folder": str(folder)}
 
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from m3tune.artifact import read_json, write_json
+from m3tune.data import store as store_module
 from m3tune.data.collection import Collection
 from m3tune.data.similar import exact_copies
 from m3tune.data.store import save_collection
@@ -220,6 +222,24 @@ def test_gather_equals_the_artefacts(better):
     assert data["data"]["train_counts"]["queries_cut"] == 1
     assert data["data"]["shared"] == [{"side": "train", "other": "test", "how": "sharing_a_passage_with", "queries": 3}]
     assert data["queries_needed"] is None
+
+
+def test_a_report_reads_the_collection_once_and_the_terminal_what_it_found(better, tmp_path, m3tune, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(better, folder)
+    opened, read = [], store_module._read
+    monkeypatch.setattr(store_module, "_read", lambda *of: (opened.append(of[0].name), read(*of))[1])
+    code, printed, _ = m3tune("report", folder)
+    assert code == 0
+    assert sorted(opened) == ["judgments.parquet", "negatives.parquet", "passages.parquet", "queries.parquet"]
+    assert " ".join(terminal_text(print_verdict, folder).split()) == " ".join(printed.split())
+    assert read_json(folder / "report.json") == gather(folder)
+
+
+def test_the_report_of_what_is_no_finished_run_says_so(tmp_path, m3tune):
+    code, _, said = m3tune("report", tmp_path)
+    assert code == 2
+    assert "is this the directory of a finished run?" in said
 
 
 def test_curves_begin_with_the_base_and_leave_out_what_is_not_finite(better):

@@ -14,7 +14,7 @@ from m3tune.errors import RecipeError, TrainingError
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.recipe import build_recipe
-from m3tune.retrieval import store as store_module
+from m3tune.retrieval import corpus as corpus_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.scoring import hybrid, multi_scores, sparse_scores
 from m3tune.training.callbacks import LOG_FILE
@@ -413,9 +413,9 @@ def test_heads_are_compared_in_pairs_and_stand_in_the_report(whole_run):
 
 def test_a_run_whose_vectors_go_to_disk_finds_the_same(whole_run, tiny_folders, collection, tmp_path, monkeypatch):
     stored = []
-    store = store_module.store_vectors
-    monkeypatch.setattr(store_module, "_MEMORY_BYTES", 0)
-    monkeypatch.setattr(store_module, "store_vectors", lambda *a, **k: (stored.append(a[3].name), store(*a, **k))[1])
+    store = corpus_module.store_vectors
+    monkeypatch.setattr(corpus_module, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr(corpus_module, "store_vectors", lambda *a, **k: (stored.append(a[3].name), store(*a, **k))[1])
     run_with_heads(tiny_folders["bert"], tmp_path / "run", collection)
     assert set(stored) == {"base", "dev", "select", "tuned"}
     assert not (tmp_path / "run" / "vectors").exists()

@@ -97,10 +97,11 @@ def report(
     from m3tune.report.terminal import print_verdict
 
     file = write_report(run_folder)
+    facts = read_json(file.with_suffix(".json"))
     if as_json:
-        console.print_json(read_json(file.with_suffix(".json")))
+        console.print_json(facts)
     else:
-        print_verdict(console.out, run_folder)
+        print_verdict(console.out, facts)
 
 
 def replay(
@@ -132,6 +133,7 @@ def _run(recipe: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     from m3tune import pipeline
+    from m3tune.artifact import read_json
     from m3tune.report.terminal import print_verdict
 
     with console.progress(as_json):
@@ -139,5 +141,5 @@ def _run(recipe: Any, as_json: bool) -> None:
     if as_json:
         console.print_json(asdict(result))
     else:
-        print_verdict(console.out, Path(recipe.output).expanduser())
+        print_verdict(console.out, read_json(Path(recipe.output).expanduser() / "report.json"))
     raise typer.Exit(FINE if result.verdict == "better" else NOT_GOOD_ENOUGH)

@@ -14,7 +14,6 @@ from m3tune.config import ModelConfig, Recipe
 from m3tune.data.balance import features_of
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import load_similar
-from m3tune.data.store import load_collection
 from m3tune.diagnose.disagreement import BM25, disagreement_of
 from m3tune.diagnose.losses import Loss, hints_of, overtaker
 from m3tune.diagnose.query_words import QueryWords, shared_shares, words_of_queries
@@ -41,16 +40,15 @@ class _Ground:
     cut: frozenset[str] | None
 
 
-def write_errors(run_folder: Path) -> Path:
-    """Write `errors.json` into a finished run; returns its path. Raises ArtifactError or DataError.
+def write_errors(run_folder: Path, collection: Collection) -> Path:
+    """Write `errors.json` into a finished run of the data `collection`; returns its path.
 
     `slices`: rows of `Slice` and whether each differs from the rest. `disagreement`: see `Disagreement`. `lost`: rows
-    of `Loss`. `counted_passages` is how many passages the words were counted in.
+    of `Loss`. `counted_passages` is how many passages the words were counted in. Raises ArtifactError or DataError.
     """
     verdict = read_json(run_folder / "verdict.json")
     metric, head = verdict["metric"], verdict["head"]
     recipe = load_recipe(run_folder / "resolved.toml")
-    collection = load_collection(run_folder / "data")
     base_head = read_json(run_folder / "select" / "selection.json")["base_head"]
     base = load_evaluation(run_folder / "base", base_head)
     evaluations = load_evaluations(run_folder / "tuned")

@@ -15,9 +15,9 @@ from m3tune.evaluation.store import Evaluation
 from m3tune.machine import Precision, pick_device, pick_precision
 from m3tune.model.encoder import Encoder
 from m3tune.retrieval.bm25 import bm25_run
+from m3tune.retrieval.corpus import corpus_vectors
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.retrieval.search import Found, SearchPlan, as_run, search
-from m3tune.retrieval.store import corpus_vectors
 from m3tune.retrieval.vectors import Vectors
 from m3tune.types import HYBRID, RRF, Head, Run
 
@@ -90,18 +90,21 @@ def measure_encoder(
     precision: Precision,
     heads: Sequence[Head] | None = None,
     place: Path | None = None,
+    *,
+    keep: bool = False,
 ) -> Measured:
     """Search every set of queries among the passages by `heads`, all that the encoder has unless fewer are named.
 
     Passages' vectors are float32 in memory. Where they would take over a gibibyte and `place` is given they go there,
-    multi-vectors as float16, and an interrupted attempt goes on; the caller deletes the folder when it is done.
+    multi-vectors as float16, and an interrupted attempt goes on; the caller deletes the folder when it is done. What
+    others will ask for again is to `keep`, see `retrieval.corpus`.
     """
     device = pick_device()
     dtype = pick_precision(precision, device)
     encoder.to(device)
     wanted = encoder.settings.heads if heads is None else heads
     tokens = tokenize_passages(encoder, collection, passage_ids)
-    passages = corpus_vectors(encoder, tokens, dtype, wanted, f"encode passages ({name})", place)
+    passages = corpus_vectors(encoder, tokens, dtype, wanted, f"encode passages ({name})", place, keep=keep)
     counts = {"passages": len(tokens), "passages_cut": tokens.num_truncated}
     queries, searched = {}, {}
     for set_name, query_ids in query_sets.items():

@@ -27,12 +27,13 @@ Measure = Callable[[TrainConfig, Watch, Path], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What is searched, from which values on, and how a trial is measured."""
+    """What is searched, from which values on, how a trial is measured, and whether it ends as its best checkpoint."""
 
     config: SearchConfig
     dials: Sequence[Dial]
     train: TrainConfig  # the recipe's own
     measure: Measure
+    keep_best: bool = True
 
     @property
     def budget_s(self) -> float:
@@ -91,7 +92,8 @@ def _one(
         shown += passed
         advance(passed, f"trial {number}: {note}")
 
-    watched = Watched(suggestion, rungs(train.evaluations), left, clock, tell, first=number == 0)
+    at = rungs(train.evaluations)
+    watched = Watched(suggestion, at, left, clock, tell, keep_best=task.keep_best, first=number == 0)
     fate, reason = _fate_of(task, train, watched, folder / f"trial-{number}")
     if fate == FAILED and number == 0:
         raise TrainingError(reason, where="search", fix="the recipe's own values must train before others are tried")

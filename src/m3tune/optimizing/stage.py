@@ -18,7 +18,7 @@ from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_js
 from m3tune.config import Recipe, SelectConfig, TrainConfig
 from m3tune.errors import RecipeError
 from m3tune.evaluation.compare import document_groups
-from m3tune.evaluation.select import Choice, Contender, choose
+from m3tune.evaluation.select import LAST, Choice, Contender, choose
 from m3tune.memory import clear_cache
 from m3tune.model.weights import load_encoder
 from m3tune.optimizing.loop import Task, run_trials
@@ -78,7 +78,8 @@ def _search(folder: Path, on_dev: OnDev, say: Say) -> dict[str, Any]:
         own = replace(on_dev, recipe=recipe.model_copy(update={"train": train}))
         tune_on_dev(load_encoder(recipe.model)[0], own, place, say if train == recipe.train else silent, watch)
 
-    records = run_trials(Task(recipe.search, dials, recipe.train, measure), folder, say)
+    task = Task(recipe.search, dials, recipe.train, measure, keep_best=recipe.select.rule != LAST)
+    records = run_trials(task, folder, say)
     clusters = document_groups(prepared.collection.qrels(prepared.split.dev), prepared.similar.passages.first)
     choice = _choice(dials, records, clusters, recipe)
     found = _as_json(dials, records, choice, recipe)

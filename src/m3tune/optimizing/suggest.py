@@ -106,7 +106,7 @@ def _study(dials: Sequence[Dial], records: Sequence[Record], seed: int) -> optun
         study.add_trial(
             optuna.create_trial(
                 state=states.COMPLETE if is_whole else states.PRUNED,
-                value=record.best if is_whole else None,
+                value=record.reached if is_whole else None,
                 params=dict(record.values),
                 distributions=_distributions(dials),
                 intermediate_values={THIRD**rung: value for rung, value in enumerate(record.at_rungs)},

@@ -25,9 +25,9 @@ _STEPS_TO_KNOW = 3  # of the first trial, however short the time is: they tell w
 class Record:
     """What one trial was and what came of it.
 
-    `dev` is [step, best development metric so far] of every evaluation, `at_rungs` that metric at each rung,
-    `per_query` the metric of every development query at the best evaluation, `marks` what the halving has to know,
-    `whole_s` the seconds that it takes to the end, as far as is known.
+    `dev` is [step, development metric] of every evaluation, the best so far where training ends as its best checkpoint,
+    `at_rungs` that metric at each rung, `per_query` that of every development query at the end, `marks` what the
+    halving has to know, `whole_s` the seconds that it takes to the end, as far as is known.
     """
 
     number: int
@@ -44,8 +44,8 @@ class Record:
     reason: str = ""
 
     @property
-    def best(self) -> float | None:
-        """The best development metric; None before the first evaluation."""
+    def reached(self) -> float | None:
+        """The development metric of what the training ends as; None before the first evaluation."""
         return self.dev[-1][1] if self.dev else None
 
 
@@ -67,14 +67,16 @@ class Rule(Protocol):
 class Watched:
     """A trial while it trains. Raises Ended where `rule` halves it or its time is up.
 
-    `first` is the recipe's own trial: it ends as soon as it is seen that not even two like it fit into `left_s`.
+    With `keep_best` training ends as the best checkpoint so far and is judged by it, else by what it is now. `first` is
+    the recipe's own trial: it ends as soon as it is seen that not even two like it fit into `left_s`.
     """
 
     def __init__(
         self, rule: Rule, at: list[int], left_s: float, clock: Callable[[], float], tell: Callable[[str], None],
-        *, first: bool,
+        *, keep_best: bool, first: bool,
     ) -> None:  # fmt: skip
-        self.rule, self.at, self.left_s, self.clock, self.tell, self.first = rule, at, left_s, clock, tell, first
+        self.rule, self.at, self.left_s, self.clock, self.tell = rule, at, left_s, clock, tell
+        self.keep_best, self.first = keep_best, first
         self.start = clock()
         self.first_step_s = 0.0  # that and the loading before it, which do not grow with the steps
         self.steps = self.of_steps = 0
@@ -105,16 +107,17 @@ class Watched:
 
     def evaluated(self, value: float, per_query: Mapping[str, float]) -> None:
         """The metric after the last step."""
-        if not self.dev or value > self.dev[-1][1]:
+        if self.keep_best and self.dev and value <= self.dev[-1][1]:
+            value = self.dev[-1][1]
+        else:
             self.per_query = per_query
-        best = max(value, self.dev[-1][1]) if self.dev else value
-        self.dev.append([self.steps, best])
+        self.dev.append([self.steps, value])
         is_last = self.steps == self.of_steps
         if self.first and not is_last and 2 * self.whole_s > self.left_s:
             raise Ended(OUT_OF_TIME)
         if len(self.dev) in self.at:
-            self.at_rungs.append(best)
-            if not self.rule.goes_on(self.at.index(len(self.dev)), best):
+            self.at_rungs.append(value)
+            if not self.rule.goes_on(self.at.index(len(self.dev)), value):
                 raise Ended(HALVED)
 
 

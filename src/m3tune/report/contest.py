@@ -98,7 +98,7 @@ def _of_recipe(
 
 
 def _of_run(seed: int, folder: Path, per_query: Mapping[str, float], prepared: Prepared) -> dict[str, Any]:
-    """One run. `seconds` are of every stage, those that were linked too: what the run would take alone."""
+    """One run. `seconds` are of every stage, those that were linked too."""
     verdict, selection = read_json(folder / "verdict.json"), read_json(folder / "select" / "selection.json")
     recipe = load_recipe(folder / "resolved.toml")
     manifests = {file.parent.name: read_json(file) for file in folder.glob(f"*/{MANIFEST}")}

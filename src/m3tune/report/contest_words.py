@@ -14,8 +14,9 @@ CORRECTION = (
     "other seeds."
 )
 COST = (
-    "Pairs, time and memory are means over the seeds. All stages are timed as if each run had been made alone, though "
-    "what runs have in common was made once. Negatives of the batch are those of a whole one, none left out."
+    "Pairs, time and memory are means over the seeds. A run's time is that of all its stages, shared ones among them; "
+    "vectors of the untuned model count where they were made first. Negatives of the batch are those of a whole one, "
+    "none left out."
 )
 
 

@@ -31,9 +31,10 @@ _STAGES = ("data", "bm25", "base", "negatives", "train", "select", "tuned", "mod
 _EXAMPLE_CHARACTERS = 120
 
 
-def gather(run_folder: Path) -> dict[str, Any]:
+def gather(run_folder: Path, collection: Collection | None = None) -> dict[str, Any]:
     """What a run found: verdict, metrics, training curves, changed queries, data, recipe, versions and seconds.
 
+    `collection` is the run's own, read from its folder unless the caller has read it already.
     Numbers are the artefacts' own, not rounded again; texts are cut to their first 400 characters. `bm25` of a metric
     is None where BM25 was not measured; `queries_needed` is None unless the verdict is inconclusive. Raises
     ArtifactError or DataError where `run_folder` is not a finished run.
@@ -41,7 +42,7 @@ def gather(run_folder: Path) -> dict[str, Any]:
     verdict = read_json(run_folder / "verdict.json")
     recipe = load_recipe(run_folder / "resolved.toml")
     selection = read_json(run_folder / "select" / "selection.json")
-    collection = load_collection(run_folder / "data")
+    collection = collection or load_collection(run_folder / "data")
     base = load_evaluation(run_folder / "base", selection["base_head"])
     tuned = load_evaluation(run_folder / "tuned", verdict["head"])
     qrels = collection.qrels(base.per_query[verdict["metric"]])

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from m3tune.artifact import write_json
+from m3tune.artifact import read_json, write_json
+from m3tune.data.store import load_collection
 from m3tune.diagnose.error_analysis import write_errors
 from m3tune.evaluation.select import BASE
 from m3tune.report import error_words, selection_words, settings, verdict_words, words
@@ -28,8 +29,10 @@ def write_report(run_folder: Path) -> Path:
     What went wrong with which queries is worked out first and goes to `errors.json`. The delivered model gets its card.
     Raises ArtifactError or DataError where `run_folder` is not a finished run.
     """
-    write_errors(run_folder)
-    data = gather(run_folder)
+    read_json(run_folder / "verdict.json")  # whose error says that this is no finished run
+    collection = load_collection(run_folder / "data")
+    write_errors(run_folder, collection)
+    data = gather(run_folder, collection)
     write_json(run_folder / "report.json", data)
     page = run_folder / "report.html"
     write_page(page, render(data))

@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
     number: int
     values: list[str]
-    dev: list[str]  # the best so far after each evaluation
+    dev: list[str]  # after each evaluation, the best so far unless training ends with its last step
     time: str
     became: str
     is_chosen: bool

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from m3tune import __version__
-from m3tune.artifact import MANIFEST, StageKey, is_complete, read_json, write_json, writing
+from m3tune.artifact import MANIFEST, StageKey, fingerprint, is_complete, read_json, write_json, writing
 from m3tune.data.tokens import TokenTable
 from m3tune.errors import ArtifactError
 from m3tune.model.encoder import Encoder
-from m3tune.retrieval.encode import encode_tokens, fill
+from m3tune.retrieval.encode import fill
 from m3tune.retrieval.layout import Layout, Storage, lay_out
 from m3tune.retrieval.vectors import MultiRows, Spans, SparseRows, Vectors
 from m3tune.types import Head
@@ -39,7 +39,6 @@ _BATCHES_A_NOTE = 32
 _BLOCK_TEXTS = 16_384
 # Of a configuration: what saving changes, and what changes no vector.
 _OF_THE_FOLDER = ("_name_or_path", "transformers_version", "architectures", "dtype")
-_MEMORY_BYTES = 2**30  # vectors of a corpus beyond this go to disk
 _EMPTY_BYTES = 128  # of a .npy file with a header alone
 
 
@@ -62,8 +61,7 @@ def store_vectors(
     """
     settings = {"heads": list(heads), "dense": dense, "multi": multi, "dtype": str(dtype)}
     config = settings | {"encoder": made_by(encoder)}
-    inputs = {"weights": weights_fingerprint(encoder), "tokens": _tokens_fingerprint(tokens), "m3tune": __version__}
-    key = StageKey(STAGE, config, inputs | dict(about or {}))
+    key = StageKey(STAGE, config, _inputs(encoder, tokens) | dict(about or {}))
     if not is_complete(folder, key):
         layout = lay_out(encoder, tokens, heads)
         with writing(folder, key, keep_partial=True) as (partial, counts):
@@ -76,13 +74,9 @@ def store_vectors(
     return open_vectors(folder)
 
 
-def corpus_vectors(
-    encoder: Encoder, tokens: TokenTable, dtype: torch.dtype, heads: Sequence[Head], label: str, place: Path | None
-) -> Vectors:
-    """Vectors in memory or, where they would take over a gibibyte and `place` is given, there."""
-    if place is None or lay_out(encoder, tokens, heads).num_bytes() <= _MEMORY_BYTES:
-        return encode_tokens(encoder, tokens, dtype, heads, label)
-    return store_vectors(encoder, tokens, dtype, place, heads=heads, label=label)
+def vectors_key(encoder: Encoder, tokens: TokenTable, dtype: torch.dtype) -> str:
+    """A hash of all that the vectors of some texts depend on, by whatever head and however they are stored."""
+    return fingerprint([made_by(encoder), str(dtype), _inputs(encoder, tokens)])
 
 
 def open_vectors(folder: Path) -> Vectors:
@@ -134,6 +128,10 @@ def weights_fingerprint(encoder: Encoder) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _inputs(encoder: Encoder, tokens: TokenTable) -> dict[str, str]:
+    return {"weights": weights_fingerprint(encoder), "tokens": _tokens_fingerprint(tokens), "m3tune": __version__}
 
 
 def _tokens_fingerprint(tokens: TokenTable) -> str:
