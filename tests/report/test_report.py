@@ -645,3 +645,16 @@ def test_a_scatter_plot_places_points_by_both_axes():
     assert (places[0][1] + places[2][1]) / 2 == pytest.approx(floor, abs=0.2), "half way between 0.2 and 0.4"
     assert "floor" in svg
     assert scatter_plot([marks[0]], title="t", labels=("x", "y"), reference=(0.2, "f")).count('class="dot"') == 1
+
+
+def test_names_of_points_that_lie_close_together_do_not_cover_each_other():
+    marks = [Mark("base", 0.609, 0.7983), Mark("merged 0.3", 0.631, 0.7998), Mark("merged 0.5", 0.646, 0.7989)]
+    marks += [Mark("merged 0.7", 0.651, 0.7969), Mark("merged 0.85", 0.669, 0.7884), Mark("tuned", 0.679, 0.7854)]
+    svg = scatter_plot(marks, title="t", labels=("x", "y"), reference=(0.7823, "tolerance"))
+    found = re.findall(r'class="axis name" x="([\d.]+)" y="([\d.]+)" text-anchor="middle">([^<]+)<', svg)
+    assert [name for *_, name in found] == [mark.name for mark in marks]
+    wide = [3.3 * len(name) for *_, name in found]  # half of it
+    boxes = [(float(x) - w, float(x) + w, float(y) - 10, float(y)) for (x, y, _), w in zip(found, wide, strict=True)]
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[1] <= other[0] or other[1] <= one[0] or one[3] <= other[2] or other[3] <= one[2], (one, other)
+    assert all(left >= 0 and right <= 400 for left, right, *_ in boxes)
