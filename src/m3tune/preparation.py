@@ -24,9 +24,11 @@ from m3tune.data.similar import Similar, exact_copies, find_similar
 from m3tune.data.split import split_queries
 from m3tune.diagnose.check import context_of
 from m3tune.diagnose.registry import findings_of
+from m3tune.errors import DataError
 from m3tune.paths import resolve_path
 from m3tune.report.data_page import write_data_page
 from m3tune.report.findings import summary
+from m3tune.types import Split
 
 Say = Callable[[str], None]
 
@@ -55,6 +57,19 @@ def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
         f"{len(split.test):,} test queries ({split.protocol})"
     )
     return prepared
+
+
+def check_sides(split: Split) -> None:
+    """Raises DataError where a side of the split has no query: nothing could be trained, chosen or judged."""
+    for side, queries in (("train", split.train), ("dev", split.dev), ("test", split.test)):
+        if not queries:
+            raise DataError(
+                f"the split has no {side} queries, and a run needs some to train, to choose and to judge",
+                where="data.path" if side == "train" else f"data.{side}",
+                fix="bring questions that are not in dev or test"
+                if side == "train"
+                else f"set data.{side} above 0, or bring a {side} split of your own",
+            )
 
 
 def source_fingerprint(place: Path) -> str:
