@@ -22,7 +22,10 @@ _SIDES = ("train", "dev", "test")
 _FEWEST_GROUPS = 3  # one for each side
 _SHARED_BY_CHANCE = 0.05  # share of test queries with a passage of train below which the test is of new documents
 # What queries of one group share, in words.
-_SHARED: Mapping[Protocol, str] = {"new documents": "relevant passages", "new questions": "a text that is nearly the same"}
+_SHARED: Mapping[Protocol, str] = {
+    "new documents": "relevant passages",
+    "new questions": "a text that is nearly the same",
+}
 
 _Sides = dict[str, set[str]]
 
@@ -50,7 +53,9 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
             f"no query has a relevant passage ({len(collection.queries):,} queries, {len(collection.passages):,} "
             "passages)",
             where="data",
-            fix=NEXT if not collection.queries else "give each query the passages that answer it, with a grade above zero",
+            fix=NEXT
+            if not collection.queries
+            else "give each query the passages that answer it, with a grade above zero",
         )
     sides, counts = _given_sides(collection, judged)
     documents = connected_groups({q: list(_shared_keys(collection, similar, q)) for q in judged})
