@@ -166,44 +166,6 @@ def test_set_reaches_the_top_level_and_the_last_one_holds():
     assert (recipe.output, recipe.train.seed) == ("runs/b", 2)
 
 
-@pytest.mark.parametrize(
-    ("override", "what"),
-    [
-        ("=5", "'=5' has no key"),
-        (" . =5", "' . =5' has no key"),
-        ("train=5", "train = 5: this is a table; write [train] and its keys, or train.KEY=VALUE"),
-        ("output=", "output = '': string should have at least 1 character"),
-        ("train.epoch=1", "unknown key 'train.epoch'"),
-        ("trian.epochs=1", "unknown key 'trian'; did you mean 'train'?"),
-    ],
-)
-def test_a_mistake_in_set_is_said_to_be_there_and_not_in_the_file(tmp_path, override, what):
-    file = tmp_path / "recipe.toml"
-    file.write_text('[data]\npath = "d"\n[model]\npath = "m"\n')
-    with pytest.raises(RecipeError) as caught:
-        load_recipe(file, [override])
-    assert what in caught.value.what
-    assert caught.value.where == "--set"
-    file.write_text('[data]\npath = "d"\n[model]\npath = "m"\npooling = 3\n')
-    with pytest.raises(RecipeError) as caught:
-        load_recipe(file, ["train.epochs=1", "model.normalize=true"])
-    assert caught.value.where == str(file)
-
-
-def test_data_in_place_of_a_recipe_is_told_about_init(tmp_path):
-    file = tmp_path / "my questions.json"
-    file.write_text('{"queries": {}}')
-    with pytest.raises(RecipeError, match="m3tune init") as caught:
-        load_recipe(file)
-    assert f"m3tune init '{file}'" in caught.value.fix
-
-
-@pytest.mark.parametrize("path", ["", "  "])
-def test_no_path_is_not_taken_for_the_current_folder(path):
-    with pytest.raises(DataError, match="the data has no name"):
-        existing_path(path, "the data")
-
-
 def test_set_does_not_change_the_tables_it_was_given():
     tables = {"data": {"path": "d"}, "model": {"path": "m"}}
     build_recipe(tables, ["data.path=other"])
