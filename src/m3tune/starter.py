@@ -51,9 +51,8 @@ def write_starter(
     if not data.startswith(PACKAGE_PREFIX):
         data = str(Path(data).expanduser())
     text = recipe_file(base).read_text(encoding="utf-8")
-    given = {"format": format} if format != "auto" else {}
-    given |= {"columns": columns} if columns else {}
-    how = "".join(f"{key} = {toml_value(value)}\n" for key, value in given.items())
+    given = {"format": format if format != "auto" else None, "columns": columns or None}
+    how = "".join(f"{key} = {toml_value(value)}\n" for key, value in given.items() if value)
     for key, value, more in (
         ("output", _output(recipe, data), ""),
         ("data.path", data, how),
