@@ -198,3 +198,38 @@ def test_an_empty_folder_is_used(tmp_path):
     (tmp_path / "stage").mkdir()
     finish(tmp_path / "stage")
     assert is_complete(tmp_path / "stage", KEY)
+
+
+@pytest.mark.parametrize("keep_partial", [True, False])
+def test_two_processes_do_not_write_one_stage(tmp_path, keep_partial):
+    """A lock belongs to one opening of the folder, so a second attempt in this process stands for another process."""
+    folder = tmp_path / "train"
+    with writing(folder, KEY, keep_partial=keep_partial) as (partial, _):
+        (partial / "checkpoint").write_text("half way")
+        with pytest.raises(ArtifactError, match="another m3tune is at work here") as caught:
+            finish(folder, keep_partial=keep_partial)
+        assert caught.value.where == str(partial)
+        assert (partial / "checkpoint").read_text() == "half way"
+    assert is_complete(folder, KEY)
+    finish(folder, OTHERS["config"], keep_partial=keep_partial)
+    assert is_complete(folder, OTHERS["config"])
+
+
+def test_what_another_attempt_left_in_folders_is_thrown_away_too(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        break_off(tmp_path / "train", KeyboardInterrupt(), keep_partial=True)
+    (tmp_path / "train.partial" / "checkpoint-5").mkdir()
+    (tmp_path / "train.partial" / "checkpoint-5" / "weights").write_text("of another learning rate")
+    finish(tmp_path / "train", OTHERS["config"], keep_partial=True)
+    assert names(tmp_path / "train") == [MANIFEST, "result.txt"]
+
+
+def test_a_disk_that_knows_no_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    finish(tmp_path / "train")
+    assert is_complete(tmp_path / "train", KEY)

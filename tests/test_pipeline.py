@@ -9,10 +9,12 @@ from m3tune.artifact import MANIFEST, read_json
 from m3tune.config import EvaluateConfig, ModelConfig
 from m3tune.data import token_store
 from m3tune.data.prepared import load_split
-from m3tune.errors import DataError, ModelError
+from m3tune.errors import ArtifactError, DataError, ModelError
 from m3tune.model.weights import load_encoder
+from m3tune.processes import alone_in
 from m3tune.recipe import build_recipe, load_recipe
 from m3tune.retrieval.encode import encode
+from m3tune.types import Split
 from tiny import save_tiny_encoder, tiny_collection, write_flagembedding, write_llamaindex
 
 STAGES = ("data", "bm25", "base", "train", "select", "tuned", "model")
@@ -305,6 +307,28 @@ def test_wrong_data_leaves_no_stage(place, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         pipeline.run(recipe)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["resolved.toml"]
+
+
+@pytest.mark.parametrize("side", ["dev", "test"])
+def test_a_run_without_queries_to_choose_or_to_judge_ends_before_anything_is_encoded(place, tmp_path, side):
+    recipe = recipe_for(place, tmp_path / "run")
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={side: 0.0})})
+    with pytest.raises(DataError, match=f"the split has no {side} queries") as caught:
+        pipeline.run(recipe)
+    assert caught.value.where == f"data.{side}"
+    assert not {"base", "base.partial", "bm25", "train"} & {file.name for file in (tmp_path / "run").iterdir()}
+
+
+def test_a_run_without_queries_to_train_on_says_so():
+    with pytest.raises(DataError, match="no train queries") as caught:
+        preparation.check_sides(Split((), ("q0",), ("q1",)))
+    assert "not in dev or test" in caught.value.fix
+
+
+def test_two_processes_do_not_fill_one_run(place, tmp_path):
+    with alone_in(tmp_path / "run"), pytest.raises(ArtifactError, match="another m3tune is at work here"):
+        pipeline.run(recipe_for(place, tmp_path / "run"))
+    assert not any((tmp_path / "run").iterdir())  # not even its own recipe over that of the other
 
 
 def test_a_model_that_is_not_there_leaves_no_stage_that_needs_it(place, tmp_path):

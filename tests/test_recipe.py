@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3tune.config import Recipe
-from m3tune.errors import DataError, RecipeError
+from m3tune.errors import DataError, RecipeError, existing_path
 from m3tune.recipe import build_recipe, load_recipe, to_toml
 from m3tune.starter import DEMO, recipe_file, recipe_names, write_starter
 
@@ -89,7 +89,8 @@ def test_every_mistake_is_told_at_once_with_where_it_stands():
     assert len(error.what.splitlines()) == 3
     assert "train.epochs = -1: input should be greater than 0" in error.what
     assert "model.pooling = 'max': input should be 'cls', 'mean' or 'last'" in error.what
-    assert error.where == "recipe"
+    assert error.where == "--set"
+    assert refused(SMALLEST | {"outptu": "x"}, ["train.epochs=-1"]).where == "recipe"
 
 
 @pytest.mark.parametrize(
@@ -270,6 +271,44 @@ def test_a_table_for_each_set_is_read_written_and_set_by_name(tmp_path):
     assert "\nsets = {}\n" in to_toml(build_recipe(SMALLEST))
 
 
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("=5", "'=5' has no key"),
+        (" . =5", "' . =5' has no key"),
+        ("train=5", "train = 5: this is a table; write [train] and its keys, or train.KEY=VALUE"),
+        ("output=", "output = '': string should have at least 1 character"),
+        ("train.epoch=1", "unknown key 'train.epoch'"),
+        ("trian.epochs=1", "unknown key 'trian'; did you mean 'train'?"),
+    ],
+)
+def test_a_mistake_in_set_is_said_to_be_there_and_not_in_the_file(tmp_path, override, what):
+    file = tmp_path / "recipe.toml"
+    file.write_text('[data]\npath = "d"\n[model]\npath = "m"\n')
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file, [override])
+    assert what in caught.value.what
+    assert caught.value.where == "--set"
+    file.write_text('[data]\npath = "d"\n[model]\npath = "m"\npooling = 3\n')
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file, ["train.epochs=1", "model.normalize=true"])
+    assert caught.value.where == str(file)
+
+
+def test_data_in_place_of_a_recipe_is_told_about_init(tmp_path):
+    file = tmp_path / "my questions.json"
+    file.write_text('{"queries": {}}')
+    with pytest.raises(RecipeError, match="m3tune init") as caught:
+        load_recipe(file)
+    assert f"m3tune init '{file}'" in caught.value.fix
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_no_path_is_not_taken_for_the_current_folder(path):
+    with pytest.raises(DataError, match="the data has no name"):
+        existing_path(path, "the data")
+
+
 def test_set_does_not_change_the_tables_of_sets_that_it_was_given():
     tables = SMALLEST | {"train": {"sets": {"a": {"weight": 1}}}}
     assert build_recipe(tables, ["train.sets.a.weight=2", "train.sets.b.weight=3"]).train.sets["a"].weight == 2
@@ -282,10 +321,10 @@ def test_set_does_not_change_the_tables_of_sets_that_it_was_given():
         ("train.sets.a.wieght=1", "unknown key 'train.sets.a.wieght'; did you mean 'weight'?"),
         ("train.sets.a.weight=-1", "train.sets.a.weight = -1: input should be greater than or equal to 0"),
         ("train.sets.a.in_batch_negatives=perhaps", "train.sets.a.in_batch_negatives = 'perhaps': input should be"),
-        ("train.sets.a=3", "train.sets.a = 3: input should be"),
+        ("train.sets.a=3", "train.sets.a = 3: this is a table; write [train.sets.a]"),
         ("train.sets=3", "train.sets = 3: input should be"),
         ("train.false_negative_margin=-0.1", "a train.false_negative_margin below zero needs a guide"),
-        ("train.guide=g", "train.guide = 'g': value error, a guide needs train.false_negative_margin"),
+        ("train.guide=g", "train.guide = 'g': a guide needs train.false_negative_margin"),
     ],
 )
 def test_a_mistake_in_a_sets_table_names_the_set_and_the_key(override, what):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from m3tune.errors import ArtifactError
+from m3tune.processes import alone_in
 
 MANIFEST = "manifest.json"
 _BEGUN = "begun.json"
@@ -102,42 +103,51 @@ def writing(directory: Path, key: StageKey, *, keep_partial: bool = False) -> It
 
     What stood there before is replaced, if it was a stage of ours. With `keep_partial` what an interrupted attempt left
     is kept and handed out again, for stages that can resume; it is thrown away when it was begun with another key.
-    Raises ArtifactError where something that is not ours is in the way.
+    Raises ArtifactError where something that is not ours is in the way, or another process writes the same.
     """
     partial = directory.with_name(directory.name + ".partial")
     begun = partial / _BEGUN
     _check_ours(directory, MANIFEST)
     _check_ours(partial, _BEGUN)
-    resumable = keep_partial and begun.is_file() and read_json(begun).get("fingerprint") == key.fingerprint
-    if partial.exists() and not resumable:
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    write_json(begun, {"fingerprint": key.fingerprint})
-    counts: dict[str, Any] = {}
-    start = time.monotonic()
-    try:
-        yield partial, counts
-    except BaseException:
-        if not keep_partial:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-    write_json(
-        partial / MANIFEST,
-        {
-            "stage": key.stage,
-            "fingerprint": key.fingerprint,
-            "config": dict(key.config),
-            "inputs": dict(key.inputs),
-            "counts": counts,
-            "versions": installed_versions(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "seconds": round(time.monotonic() - start, 2),
-        },
-    )
-    if directory.exists():
-        shutil.rmtree(directory)
-    partial.rename(directory)
-    (directory / _BEGUN).unlink()
+    with alone_in(partial):
+        resumable = keep_partial and begun.is_file() and read_json(begun).get("fingerprint") == key.fingerprint
+        if not resumable:
+            _empty(partial)
+        write_json(begun, {"fingerprint": key.fingerprint})
+        counts: dict[str, Any] = {}
+        start = time.monotonic()
+        try:
+            yield partial, counts
+        except BaseException:
+            if not keep_partial:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        write_json(partial / MANIFEST, _manifest(key, counts, time.monotonic() - start))
+        if directory.exists():
+            shutil.rmtree(directory)
+        partial.rename(directory)
+        (directory / _BEGUN).unlink()
+
+
+def _manifest(key: StageKey, counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    return {
+        "stage": key.stage,
+        "fingerprint": key.fingerprint,
+        "config": dict(key.config),
+        "inputs": dict(key.inputs),
+        "counts": counts,
+        "versions": installed_versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def share_stage(source: Path, directory: Path) -> None:

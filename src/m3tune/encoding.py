@@ -6,7 +6,7 @@ folder/passages, folder/queries    a vector store each (see `retrieval.store`), 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,13 +34,15 @@ _Row = tuple[str, str, str]  # id, title, text
 _KINDS: tuple[Literal["passages", "queries"], ...] = ("passages", "queries")
 
 
-def read_texts(data: str, what: What, source: str = "auto") -> tuple[Collection, str]:
+def read_texts(
+    data: str, what: What, source: str = "auto", columns: Mapping[str, str] | None = None
+) -> tuple[Collection, str]:
     """Any data that m3tune reads, or a text file with one text a line, and how it was read. Raises DataError.
 
     Lines are passages unless `what` is queries; their ids are line numbers, and empty lines are left out.
     """
-    if source != "auto" or not data.removesuffix(".gz").endswith(".txt"):
-        return read_collection(data, source)
+    if source != "auto" or columns or not data.removesuffix(".gz").endswith(".txt"):
+        return read_collection(data, source, columns)
     file = resolve_path(data, "the data")
     with open_text(file) as stream:
         lines = {str(number): line.strip() for number, line in enumerate(stream, start=1) if line.strip()}
@@ -81,7 +83,7 @@ def encode_collection(
             counts = read_json(folder / kind / MANIFEST)["counts"]
             written.append({"folder": str(folder / kind), "kind": kind, "heads": list(wanted), **counts})
     if not written:
-        raise DataError(f"there are no {'texts' if what == 'both' else what} here", fix="see --what")
+        raise DataError(f"there are no {'texts' if what == 'both' else what} here", fix="name data that has some")
     return written
 
 

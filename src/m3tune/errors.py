@@ -89,6 +89,8 @@ def existing_path(path: str | Path, what: str) -> Path:
 
     Raises DataError naming the nearest existing neighbour when nothing is there.
     """
+    if not str(path).strip():
+        raise DataError(f"{what} has no name", where=repr(str(path)), fix="give a path")
     given = Path(path).expanduser()
     if given.exists():
         return given.resolve()

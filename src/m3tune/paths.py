@@ -29,6 +29,11 @@ def resolve_path(spec: str | Path, what: str) -> Path:
     return existing_path(present[0] if present else places[0] / inside, f"{what} ({text})")
 
 
+def lies_inside(output: Path, data: Path) -> bool:
+    """Whether a path to write is the folder of the data, or in it."""
+    return data.is_dir() and output.expanduser().resolve().is_relative_to(data.resolve())
+
+
 def _package_folders(name: str, where: str) -> list[Path]:
     """The folders of the package imported as `name`: one, or several where it is a namespace package."""
     # A dotted name is refused because find_spec would import the parent package to look it up.

@@ -41,7 +41,8 @@ from m3tune.evaluation.metrics import parse_metrics
 from m3tune.measuring import evaluate, measure_base, measure_tuned, measure_words
 from m3tune.mining import check_use
 from m3tune.optimizing.stage import check_search, search_settings
-from m3tune.preparation import Say, prepare, silent
+from m3tune.preparation import Say, check_sides, prepare, silent
+from m3tune.processes import alone_in
 from m3tune.recipe import to_toml
 from m3tune.record import record_run
 from m3tune.report.html import write_report
@@ -77,9 +78,14 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     check_use(recipe)
     check_search(recipe)
     folder = Path(recipe.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        return _run_stages(folder, recipe, say)
+
+
+def _run_stages(folder: Path, recipe: Recipe, say: Say) -> Verdict:
     (folder / "resolved.toml").write_text(to_toml(recipe), encoding="utf-8")
     prepared = prepare(recipe.data, folder / "data", say)
+    check_sides(prepared.split)
     training_sets(prepared.collection, prepared.split.train, recipe.train)  # a wrong name shows now, not after an hour
     if retaining.names_data(recipe.select) and not (folder / "select").is_dir():
         retaining.named_ground(recipe.select, recipe.data.seed, silent)  # and so does a mistake in this data

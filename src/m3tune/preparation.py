@@ -6,6 +6,7 @@ The directory is what every later stage reads. It is made anew when a byte of th
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,9 +25,11 @@ from m3tune.data.similar import Similar, exact_copies, find_similar
 from m3tune.data.split import split_queries
 from m3tune.diagnose.check import context_of
 from m3tune.diagnose.registry import findings_of
-from m3tune.paths import resolve_path
+from m3tune.errors import DataError
+from m3tune.paths import lies_inside, resolve_path
 from m3tune.report.data_page import write_data_page
 from m3tune.report.findings import summary
+from m3tune.types import Split
 
 Say = Callable[[str], None]
 
@@ -36,9 +39,18 @@ def silent(_: str) -> None:
 
 
 def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
-    """Read, compare and split the data of `config` into `directory`, unless it is there already."""
+    """Read, compare and split the data of `config` into `directory`, unless it is there already.
+
+    Raises DataError where that lies inside the data: what is written there would be read as data the next time.
+    """
     on_hub = is_hub_id(config.path, asked_for=config.format == "datasets")
     place = Path(config.path) if on_hub else resolve_path(config.path, "the data")
+    if lies_inside(directory, place) and not is_prepared(place):
+        raise DataError(
+            f"this would be written into the folder of the data, {place}, and be read as data the next time",
+            where=directory,
+            fix="name an output outside of that folder",
+        )
     # What a Hub id names is taken to stay what it is: the cache keeps it.
     source = config.path if on_hub else source_fingerprint(place)
     key = StageKey(STAGE, config.preparing(), {"source": source, "m3tune": __version__})
@@ -55,6 +67,19 @@ def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
         f"{len(split.test):,} test queries ({split.protocol})"
     )
     return prepared
+
+
+def check_sides(split: Split) -> None:
+    """Raises DataError where a side of the split has no query: nothing could be trained, chosen or judged."""
+    for side, queries in (("train", split.train), ("dev", split.dev), ("test", split.test)):
+        if not queries:
+            raise DataError(
+                f"the split has no {side} queries, and a run needs some to train, to choose and to judge",
+                where="data.path" if side == "train" else f"data.{side}",
+                fix="bring questions that are not in dev or test"
+                if side == "train"
+                else f"set data.{side} above 0, or bring a {side} split of your own",
+            )
 
 
 def source_fingerprint(place: Path) -> str:
@@ -86,7 +111,7 @@ def _made(config: DataConfig, directory: Path, key: StageKey, say: Say) -> Prepa
         counts |= {"records": intake.counts(), "ignored": dict(intake.ignored)}
         counts |= _sizes(collection, similar) | split_counts
     write_data_page(directory)
-    say(f"checked: {summary(findings)}" + (f"; m3tune check {config.path} says more" if findings else ""))
+    say(f"checked: {summary(findings)}" + (f"; m3tune check {shlex.quote(config.path)} says more" if findings else ""))
     return Prepared(collection, similar, split, key.fingerprint)
 
 

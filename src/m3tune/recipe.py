@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,19 +33,24 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"not valid TOML: {error}", where=file, fix="strings need quotes; see recipes/") from None
+        fix = "strings need quotes; see recipes/"
+        if file.suffix != ".toml":
+            fix = f"name a recipe; for data, m3tune init {shlex.quote(str(path))} writes one"
+        raise RecipeError(f"not valid TOML: {error}", where=file, fix=fix) from None
     return build_recipe(tables, overrides, where=str(file))
 
 
 def build_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:
     """A checked recipe from parsed TOML tables and `section.key=value` overrides. Raises RecipeError."""
-    merged = _copied(tables)
+    merged, overrides = _copied(tables), tuple(overrides)
     for override in overrides:
         _lay_over(merged, override)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(error.errors())), where=where) from None
+        explained = _explain(error.errors())
+        laid_over = all(any(_is_within(override, key) for override in overrides) for key in explained)
+        raise RecipeError("\n".join(explained.values()), where="--set" if laid_over else where) from None
 
 
 def _copied(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +66,10 @@ def _lay_over(tables: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, key = (quoted or bare for quoted, bare in _KEY_PART.findall(dotted.strip()))
+    parts = [quoted or bare for quoted, bare in _KEY_PART.findall(dotted.strip())]
+    if not parts:
+        raise RecipeError(f"{override!r} has no key", where="--set", fix="write --set train.learning_rate=1e-5")
+    *sections, key = parts
     table = tables
     for section in sections:
         table = table.setdefault(section, {})
@@ -69,12 +78,18 @@ def _lay_over(tables: dict[str, Any], override: str) -> None:
     table[key] = value
 
 
-def _explain(errors: Iterable[Mapping[str, Any]]) -> list[str]:
-    """One line a key for a person, from pydantic's errors."""
+def _is_within(override: str, key: str) -> bool:
+    """Whether an override is of this key, or of one in the table of this name."""
+    name = override.partition("=")[0].strip().replace('"', "")
+    return name == key or name.startswith(f"{key}.")
+
+
+def _explain(errors: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """A line for a person for each key, from pydantic's errors."""
     by_key: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for error in errors:
         by_key.setdefault(_key_of(error["loc"])[0], []).append(error)
-    return [_explain_key(key, of_key) for key, of_key in by_key.items()]
+    return {".".join(key): _explain_key(key, of_key) for key, of_key in by_key.items()}
 
 
 def _key_of(location: Sequence[str | int]) -> tuple[tuple[str, ...], type[BaseModel]]:
@@ -107,7 +122,10 @@ def _explain_key(key: tuple[str, ...], errors: Sequence[Mapping[str, Any]]) -> s
         return f"unknown key {name!r}; " + (f"did you mean {close!r}?" if close else f"known keys: {', '.join(known)}")
     if error["type"] == "missing":
         return f"{name!r} is missing"
-    return f"{name} = {error['input']!r}: {', or '.join(item['msg'].lower() for item in errors)}"
+    if error["type"] == "model_type":
+        return f"{name} = {error['input']!r}: this is a table; write [{name}] and its keys, or {name}.KEY=VALUE"
+    wrong = ", or ".join(item["msg"].removeprefix("Value error, ").lower() for item in errors)
+    return f"{name} = {error['input']!r}: {wrong}"
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -217,6 +218,15 @@ def test_init_does_not_overwrite(m3tune, place, tmp_path):
     assert_explained(m3tune(*arguments), f"{tmp_path / 'mine.toml'}: this file exists already")
 
 
+def test_init_makes_the_folder_and_writes_a_command_that_a_shell_takes(m3tune, place, tmp_path):
+    recipe = tmp_path / "my 'new' recipes" / "a b.toml"
+    code, out, err = m3tune("init", place / "data.json", "--model", place / "encoder", "--out", recipe)
+    assert (code, err) == (cli.FINE, "")
+    command = out.strip().rpartition("next: ")[2]
+    assert shlex.split(command) == ["m3tune", "run", str(recipe)]
+    assert recipe.is_file()
+
+
 # --- the machine's mistakes
 
 
@@ -251,6 +261,22 @@ def test_a_folder_that_may_not_be_written_says_so(m3tune, place, monkeypatch):
     error = PermissionError(errno.EACCES, "Permission denied", "/run/here")
     monkeypatch.setattr(pipeline, "run", fails(error))
     assert_explained(m3tune("run", place / "recipe.toml"), "/run/here: no permission to read or write")
+
+
+@pytest.mark.parametrize("inside", ["", "/run"])
+def test_a_file_where_a_folder_is_to_be_written_is_no_bug_of_ours(m3tune, place, tmp_path, inside):
+    (tmp_path / "taken").write_text("mine")
+    output = f"{tmp_path / 'taken'}{inside}"
+    assert_explained(m3tune("run", place / "recipe.toml", "--set", f"output={output}"), output, "a file and no folder")
+    assert_explained(m3tune("encode", place / "encoder", place / "data.json", "--out", output), "a file and no folder")
+    assert_explained(
+        m3tune("convert", place / "data.json", f"{output}/c.json", "--to", "llamaindex"), "a file and no folder"
+    )
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_name_that_no_disk_takes_is_no_bug_of_ours(m3tune, place, tmp_path):
+    assert_explained(m3tune("check", tmp_path / ("x" * 300)), "a name in this path is too long")
 
 
 def test_a_bug_ends_with_3_and_all_that_a_report_needs(m3tune, place, monkeypatch):

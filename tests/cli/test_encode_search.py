@@ -115,3 +115,22 @@ def test_a_dense_model_cannot_write_other_heads(m3tune, tiny_folders, place, tmp
     code, _, err = m3tune(*arguments)
     assert code == cli.USER_ERROR
     assert "this model has no sparse head, only dense" in err
+
+
+def test_an_empty_question_is_no_question(m3tune, m3_folder, place):
+    code, out, err = m3tune("search", m3_folder, place / "data.json", "r05", " ")
+    assert (code, out) == (cli.USER_ERROR, "")
+    assert "a question is empty" in err
+
+
+def test_columns_are_named_for_encode_and_evaluate_as_for_check(m3tune, m3_folder, tmp_path):
+    file = tmp_path / "faq.csv"
+    file.write_text("Frage,Antwort\nr05 c01,r05 c02\nr07 c01,r07 c02\n")
+    named = ("--column", "query=Frage", "--column", "positive=Antwort")
+    code, out, err = m3tune("encode", m3_folder, file, "--out", tmp_path / "v", "--json", *named)
+    assert [part["texts"] for part in json.loads(out)] == [2, 2], err
+    code, out, err = m3tune("evaluate", m3_folder, file, "--out", tmp_path / "e", "--json", *named)
+    assert set(json.loads(out)) == {"m3", "bm25"}, err
+    code, out, err = m3tune("evaluate", m3_folder, file, "--out", tmp_path / "e")
+    assert (code, out) == (cli.USER_ERROR, "")
+    assert "--column query=NAME" in err

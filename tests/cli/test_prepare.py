@@ -2,8 +2,10 @@ import json
 
 import pytest
 
+from m3tune import cli
 from m3tune.artifact import MANIFEST, read_json
 from m3tune.data.prepared import load_prepared
+from m3tune.recipe import load_recipe
 from tiny import tiny_collection, write_flagembedding, write_llamaindex
 
 
@@ -87,3 +89,38 @@ def test_prepared_data_is_data_for_every_command(m3tune, data, tmp_path):
     lines = (tmp_path / "beir" / "qrels" / "test.tsv").read_text().splitlines()[1:]
     assert {line.split("\t")[0] for line in lines} == set(split.test)
     assert m3tune("check", tmp_path / "out")[0] in (0, 1)
+
+
+def test_an_output_inside_the_data_is_refused(m3tune, tmp_path):
+    """It would be read as data the next time, and make everything anew."""
+    folder = tmp_path / "faq"
+    folder.mkdir()
+    rows = "".join(f"question {i} about {i * i},answer {i} of {i * 7}\n" for i in range(20))
+    (folder / "faq.csv").write_text("question,answer\n" + rows)
+    for output in (folder, folder / "prepared", folder / "a" / ".." / "b"):
+        code, out, err = m3tune("prepare", folder, output)
+        assert (code, out) == (cli.USER_ERROR, "")
+        assert "name an output outside of that folder" in err
+    assert [file.name for file in folder.iterdir()] == ["faq.csv"]
+    assert m3tune("prepare", folder, tmp_path / "prepared")[0] == cli.FINE
+    code, out, err = m3tune("prepare", tmp_path / "prepared", tmp_path / "prepared" / "again")
+    assert code == cli.FINE, err  # prepared data is known by its manifest
+
+
+def test_a_recipe_for_the_folder_one_is_in_puts_the_run_outside(m3tune, tmp_path, monkeypatch):
+    folder = tmp_path / "faq"
+    folder.mkdir()
+    (folder / "faq.csv").write_text("Frage,Antwort\na?,b\nc?,d\n")
+    monkeypatch.chdir(folder)
+    named = ("--column", "query=Frage", "--column", "positive=Antwort")
+    code, out, err = m3tune("init", ".", "--out", "mine.toml", "--format", "pairs", *named)
+    assert (code, err) == (cli.FINE, "")
+    recipe = load_recipe("mine.toml")
+    assert recipe.output == str(tmp_path / "runs" / "mine")
+    assert recipe.data.format == "pairs"
+    assert recipe.data.columns == {"Frage": "query", "Antwort": "positive"}
+    (folder / "faq.csv").unlink()
+    (folder / "guide.md").write_text("# Guide\n\nHow to install it, step by step.\n")
+    code, out, err = m3tune("init", ".", "--out", "other.toml")
+    assert (code, err) == (cli.FINE, "")
+    assert "no query has a relevant passage: give some before m3tune run" in out

@@ -144,3 +144,35 @@ def test_columns_that_are_named_make_pairs(tmp_path):
     assert read_collection(str(tmp_path / "a.jsonl"), columns={"body": "positive"})[1].startswith("Read as pairs")
     with pytest.raises(DataError, match="trec data has no columns"):
         read_collection(str(tmp_path), "trec", {"body": "positive"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("faq.csv", "question;answer\nHow long?;5 m\n", "its columns are divided by ';'"),
+        ("faq.csv", "question\tanswer\nHow long?\t5 m\n", r"its columns are divided by '\t'"),
+        ("faq.tsv", "question,answer\nHow long?,5 m\n", "its columns are divided by ','"),
+        ("faq.csv", "how long is it,it is 5 m\nhow wide is it,3 m\n", "--column query=NAME"),
+        ("faq.csv", "question,answer\n", "there is no record in this file"),
+        ("faq.json", "", "there is no record in this file"),
+        ("faq.jsonl", " \n\n", "there is no record in this file"),
+        ("faq.xlsx", "PK", "save it as CSV in UTF-8"),
+        ("Handbook.PDF", "%PDF-1.7", "save its text as .txt or .md"),
+        ("all.tar.gz", "", "unpack it"),
+        ("faq.csv", "question,answer,context\na?,b,c\n", "say --column ignore=context"),
+    ],
+)
+def test_a_file_as_people_have_it_is_told_what_to_do(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as caught:
+        read_collection(str(tmp_path / name))
+    assert said in str(caught.value)
+    assert str(tmp_path / name) in caught.value.where
+
+
+def test_another_encoding_is_not_said_to_be_latin(tmp_path):
+    (tmp_path / "faq.csv").write_bytes("question,answer\n什么是光?,光是电磁波\n".encode("gb18030"))
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        read_collection(str(tmp_path / "faq.csv"))
+    assert "GB18030 for Chinese" in caught.value.fix
+    assert "LATIN1" not in caught.value.fix

@@ -44,7 +44,7 @@ def test_one_bad_record_is_its_own_error():
     with pytest.raises(DataError) as caught:
         intake.finish()
     assert (caught.value.where, caught.value.what, caught.value.reason) == ("a:2", "3 is odd", "odd")
-    assert caught.value.fix.startswith("add one; or leave it out: m3tune … --skip-bad")
+    assert caught.value.fix.startswith("add one; or leave it out: m3tune convert or prepare with --skip-bad")
 
 
 def test_many_bad_records_show_the_first_ten_and_the_total():

@@ -190,7 +190,8 @@ def test_a_hub_id_without_a_network_says_so():
     with pytest.raises(ModelError, match="the Hub cannot be reached") as caught:
         model_folder("nobody/has-this-model")
     assert caught.value.where == "nobody/has-this-model"
-    assert "set model.path to a folder" in caught.value.fix
+    assert "no such folder is here" in caught.value.what
+    assert "name a folder that holds the model" in caught.value.fix
 
 
 def test_what_is_neither_folder_nor_hub_id_says_so():
@@ -204,6 +205,14 @@ def no_hub(monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("went to the Hub"))
+
+
+def test_a_file_is_no_model_and_not_asked_the_hub_for(no_hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    for spec in ("model.bin", "./model.bin", str(tmp_path / "model.bin")):
+        with pytest.raises(ModelError, match="this is a file, and a model is a folder"):
+            model_folder(spec)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +305,7 @@ def test_a_missing_pooler_does_not_matter(broken):
 def test_weights_of_another_size(broken):
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
-    refused(broken, "broken weights")
+    refused(broken, "broken weights: they have other sizes than config.json says")
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 4, 300, -10])

@@ -60,7 +60,7 @@ def test_verdicts_outlive_mining_and_travel_as_jsonl(project, tmp_path):
     ("verdict", "said"),
     [
         (PairVerdict("q99", "p1", "relevant", "a"), r"v\.jsonl, verdict 2: the data has no query 'q99'"),
-        (PairVerdict("q1", "\ud800p", "relevant", "a"), r"v\.jsonl, verdict 2: the data has no passage '\\ud800p'"),
+        (PairVerdict("q1", "\ud800p", "relevant", "a"), r"v\.jsonl:2: a text holds half a character: '\\ud800'"),
         (PairVerdict("q1", "p1", "relevant", ""), "says not whose it is"),
         (PairVerdict("q1", "p1", "relevant", "\x1b[31manna"), "says not whose it is"),
     ],

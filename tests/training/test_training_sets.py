@@ -175,6 +175,25 @@ def test_every_type_of_flagembeddings_rows_comes_to_the_batch_as_its_set_says(en
     assert seen == {"class", "nli", "sts", "web"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "teaches"),
+    [
+        ({"in_batch_negatives": False}, False),
+        ({"batch_queries": 1}, False),
+        ({"in_batch_negatives": False, "negatives_per_query": 2}, True),
+        ({"batch_queries": 1, "negatives_per_query": 2}, True),
+        ({"batch_queries": 2}, True),
+    ],
+)
+def test_where_no_query_has_a_negative_training_does_not_begin(encoder, settings, teaches):
+    collection = collection_of({}, [("q0", "p1")])
+    if teaches:
+        assert feed_of(encoder, collection, **settings)[0].counts["queries"] == 5
+        return
+    with pytest.raises(RecipeError, match="no query has anything to learn from"):
+        feed_of(encoder, collection, **settings)
+
+
 def test_a_person_hears_of_what_is_left_out_not_honoured_or_teaches_nothing(encoder):
     sets = {
         "bank": QuerySet(("q0", "q1"), False, {"batch_size": 8}),

@@ -50,6 +50,14 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit(FINE)
 
 
+_NO_PLACE = {
+    errno.ENOTDIR: "a part of this path is a file and no folder",
+    errno.EEXIST: "this is a file and no folder",
+    errno.EISDIR: "this is a folder and no file",
+    errno.ENAMETOOLONG: "a name in this path is too long",
+}
+
+
 def main() -> None:
     """The entry point: every error leaves with a message and the right exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -80,9 +88,11 @@ def _explain_machine(error: Exception) -> str | None:
     where = getattr(error, "filename", None) or "the disk"
     number = getattr(error, "errno", None)
     # safetensors and torch.save speak of a full disk in words of their own.
-    if number == errno.ENOSPC or "(os error 28)" in str(error) or "inline_container" in str(error):
+    if number in (errno.ENOSPC, errno.EDQUOT) or "(os error 28)" in str(error) or "inline_container" in str(error):
         free = shutil.disk_usage(Path.cwd()).free / 2**30
         return f"{where}: no space left on the disk ({free:.1f} GiB free here)\nfix: free space, or set another --out"
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{where}: no permission to read or write\nfix: check who owns it, or set another --out"
+    if number in _NO_PLACE:
+        return f"{where}: {_NO_PLACE[number]}\nfix: name another path"
     return None

@@ -118,11 +118,8 @@ def convert(
 def prepare(
     data: Annotated[str, typer.Argument(metavar="IN", help="Your data, in any format that m3tune reads.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
-    source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What IN is, where it is not seen.")] = "auto",
-    columns: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="ROLE=NAME", help="What a column of pairs is, e.g. positive=body."),
-    ] = None,
+    source: Source = "auto",
+    columns: Columns = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, into rejected.jsonl.")] = False,
     protocol: Annotated[
         str, typer.Option(help='What a carved split asks: "new documents", "new questions" or auto.')

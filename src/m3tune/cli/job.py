@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from m3tune.cli import console
 from m3tune.cli.console import FINE, NOT_GOOD_ENOUGH
-from m3tune.cli.options import Json, Sets, minutes_of
+from m3tune.cli.options import Columns, Json, Sets, minutes_of
 
 
 def demo(
@@ -33,15 +34,20 @@ def init(
     model: Annotated[str, typer.Option("--model", help="A folder or Hub id.")] = "BAAI/bge-m3",
     recipe: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.toml"),
     base: Annotated[str, typer.Option("--from", help="A shipped recipe: default, llamaindex, native, ...")] = "default",
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="What DATA is, where it is not seen: pairs, beir, ...")
+    ] = "auto",
+    columns: Columns = None,
 ) -> None:
     """Write a commented recipe for your files and machine; asks nothing it can see for itself.
 
     Example: m3tune init questions.json --model BAAI/bge-m3
     """
+    from m3tune.data.columns import parse_columns
     from m3tune.starter import write_starter
 
-    seen = write_starter(data, model, recipe, base)
-    lines = [*seen, f"wrote {recipe}; next: m3tune run {recipe}"]
+    seen = write_starter(data, model, recipe, base, format, parse_columns(columns or []))
+    lines = [*seen, f"wrote {recipe}; next: m3tune run {shlex.quote(str(recipe))}"]
     console.out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

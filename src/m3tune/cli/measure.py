@@ -9,7 +9,7 @@ import typer
 
 from m3tune.cli import console
 from m3tune.cli.console import FINE, NOT_GOOD_ENOUGH
-from m3tune.cli.options import Json, Sets
+from m3tune.cli.options import Columns, Json, Sets, Source
 from m3tune.errors import RecipeError
 
 
@@ -25,6 +25,8 @@ def evaluate(
     ] = None,
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="ir-measures' name; can be repeated.")] = None,
     bm25: Annotated[bool, typer.Option(help="Measure BM25 beside it.")] = True,
+    source: Source = "auto",
+    columns: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Measure every head of any model on any data, with BM25 beside it.
@@ -33,6 +35,7 @@ def evaluate(
     """
     from m3tune import pipeline
     from m3tune.config import EvaluateConfig, ModelConfig
+    from m3tune.data.columns import parse_columns
     from m3tune.data.read import read_collection
     from m3tune.data.split import queries_of
     from m3tune.evaluation.metrics import mean, parse_metrics
@@ -40,7 +43,7 @@ def evaluate(
 
     config = EvaluateConfig(bm25=bm25, **({"metrics": tuple(metrics), "main_metric": metrics[0]} if metrics else {}))
     parse_metrics(config.metrics)
-    collection, why = read_collection(data)
+    collection, why = read_collection(data, source, parse_columns(columns or []))
     say = console.say_unless(as_json)
     say(why)
     query_ids = queries_of(collection, split)
@@ -143,8 +146,9 @@ def _compare_evaluations(base: Path, tuned: Path, data: str, head: str, override
     from m3tune.recipe import build_recipe
     from m3tune.report.terminal import print_comparison
 
-    config = build_recipe({"data": {"path": data}, "model": {"path": "-"}}, overrides, where="--set").evaluate
-    collection, _ = read_collection(data)
+    recipe = build_recipe({"data": {"path": data}, "model": {"path": "-"}}, overrides, where="--set")
+    config = recipe.evaluate
+    collection, _ = read_collection(recipe.data.path, recipe.data.format, recipe.data.columns)
     first_head, _, second_head = head.partition(":")
     choices = zip((base, tuned), (first_head, second_head or first_head), strict=True)
     first, second = (

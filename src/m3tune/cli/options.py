@@ -18,7 +18,7 @@ Source = Annotated[
     typer.Option(
         "--from",
         metavar="FORMAT",
-        help="What IN is, where it is not seen: llamaindex, flagembedding, beir, trec, pairs, datasets or documents.",
+        help="What it is, where it is not seen: llamaindex, flagembedding, beir, trec, pairs, datasets or documents.",
     ),
 ]
 Columns = Annotated[

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from m3tune.cli import console
-from m3tune.cli.options import Json, one_of
+from m3tune.cli.options import Columns, Json, Source, one_of
+from m3tune.errors import RecipeError
 
 
 def encode(
@@ -24,9 +25,8 @@ def encode(
     ] = None,
     dense: Annotated[str, typer.Option(help="How dense vectors are stored: float32 or float16.")] = "float32",
     multi: Annotated[str, typer.Option(help="How multi-vectors are stored: float16 or float32.")] = "float16",
-    source: Annotated[
-        str, typer.Option("--from", metavar="FORMAT", help="What DATA is, where it is not seen.")
-    ] = "auto",
+    source: Source = "auto",
+    columns: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Write vectors of any heads to disk; goes on where it was cut off.
@@ -34,6 +34,7 @@ def encode(
     Example: m3tune encode runs/demo/model questions.json --out vectors
     """
     from m3tune.config import ModelConfig
+    from m3tune.data.columns import parse_columns
     from m3tune.encoding import encode_collection, read_texts
     from m3tune.model.weights import load_encoder
     from m3tune.report.terminal import print_encoded
@@ -46,7 +47,7 @@ def encode(
         one_of("--heads", head, ("dense", "sparse", "multi"))
     say = console.say_unless(as_json)
     options: Any = {"what": what, "heads": wanted, "dense": dense, "multi": multi}
-    collection, why = read_texts(data, options["what"], source)
+    collection, why = read_texts(data, options["what"], source, parse_columns(columns or []))
     say(why)
     encoder, why = load_encoder(ModelConfig(path=model))
     say(f"{model}: {why}")
@@ -89,6 +90,8 @@ def search(
     from m3tune.searching import answer, open_index
 
     one_of("--head", head, ("auto", "dense", "sparse", "multi", "hybrid", "rrf"))
+    if not all(question.strip() for question in questions or ()):
+        raise RecipeError("a question is empty", where="QUESTION", fix="ask something, or leave it out to be asked")
     say = console.say_unless(as_json)
     encoder, why = load_encoder(ModelConfig(path=model))
     say(f"{model}: {why}")

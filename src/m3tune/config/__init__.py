@@ -33,7 +33,7 @@ __all__ = [
 class Recipe(Table):
     """Everything one `m3tune run` needs to know."""
 
-    output: str = Field("runs/m3tune", description="The run directory.")
+    output: str = Field("runs/m3tune", min_length=1, description="The run directory.")
     data: DataConfig
     model: ModelConfig
     mine: MineConfig | None = Field(None, description="Mine hard negatives before training; without it none are.")

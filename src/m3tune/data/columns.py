@@ -156,4 +156,4 @@ def _plain(name: str) -> str:
 
 
 def _say(*options: str) -> str:
-    return "say m3tune convert " + " ".join(f"--column {shlex.quote(option)}" for option in options)
+    return "say " + " ".join(f"--column {shlex.quote(option)}" for option in options)

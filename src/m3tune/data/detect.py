@@ -28,8 +28,14 @@ _FILES: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "pairs": columns.fits,
 }
 _OF_MANY_FILES = ("flagembedding", "pairs")  # a folder of such files is read as one
-_CHOOSE = "say which one with --from FORMAT, or data.format in a recipe"
+_CHOOSE = "say which one with --from FORMAT (--format of m3tune init), or data.format in a recipe"
 
+_OTHER_SEPARATORS = (";", "\t", "|", ",")  # spreadsheets of many countries write the first into .csv
+_EXPORTED = {
+    (".xlsx", ".xls", ".ods"): "save it as CSV in UTF-8",
+    (".pdf", ".docx", ".doc", ".html", ".htm"): "save its text as .txt or .md",
+    (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"): "unpack it, and name what is in it",
+}
 _NAME_COLUMNS = (
     "say what its columns are: --column query=NAME --column positive=NAME, and --column ignore=NAME for those to leave "
     "out; docs/guide/data.md has the names that need no saying"
@@ -38,7 +44,7 @@ _NAME_COLUMNS = (
 UNDERSTOOD = (
     f"{beir.LAYOUT}; a LlamaIndex file is one JSON object with 'queries', 'corpus' and 'relevant_docs'; "
     "a FlagEmbedding file or folder holds JSON lines with 'query' and 'pos'; pairs are JSON lines, CSV, TSV or Parquet "
-    "with a column for the query and one for the positive, known by their names; m3tune convert --column positive=NAME "
+    "with a column for the query and one for the positive, known by their names; --column positive=NAME "
     f"says what another is; {trec.LAYOUT}; {saved.LAYOUT}; {documents.LAYOUT}"
 )
 
@@ -60,13 +66,27 @@ def _format_of_file(file: Path) -> tuple[str, str]:
     role = role_of(file.name)
     if role and not file.name.endswith(pairs.EXTENSIONS):
         raise DataError(f"by its name this is the {role} of a TREC folder: no data alone", where=file, fix=trec.LAYOUT)
+    for endings, fix in _EXPORTED.items():
+        if file.name.lower().endswith(endings):
+            raise DataError("this kind of file is not read", where=file, fix=fix)
     keys = _keys(file)
     format = _format_of_keys(keys)
     if format is None:
-        what = f"no known format has the keys {listed(keys)}" if keys else "the file holds no JSON object"
-        table = bool(keys) and file.name.endswith(TABLES)
-        raise DataError(what, where=file, fix=_NAME_COLUMNS if table else UNDERSTOOD)
+        raise _unknown(file, keys)
     return format, f"Read as {format}: {file.name} has the keys {listed(keys)}."
+
+
+def _unknown(file: Path, keys: Mapping[str, Any]) -> DataError:
+    """The error for a file that is sound, and of no known format."""
+    if not keys:
+        return DataError("there is no record in this file", where=file, fix="bring one with records; was it cut off?")
+    what, table = f"no known format has the keys {listed(keys)}", file.name.endswith(TABLES)
+    other = next((mark for mark in _OTHER_SEPARATORS if mark in next(iter(keys))), None)
+    if table and len(keys) == 1 and other:
+        return DataError(
+            what, where=file, fix=f"its columns are divided by {other!r}: save it with commas, or with tabs as .tsv"
+        )
+    return DataError(what, where=file, fix=_NAME_COLUMNS if table else UNDERSTOOD)
 
 
 def _format_of_folder(folder: Path) -> tuple[str, str]:

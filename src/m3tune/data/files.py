@@ -196,7 +196,10 @@ def encoding_fix(path: Path) -> str:
         return f"this is a gzip file: name it {path.name}.gz"
     if start == b"\x28\xb5\x2f\xfd":
         return f"this is a zstd file: name it {path.name}.zst"
-    return "save it as UTF-8, for example with: iconv -f LATIN1 -t UTF-8"
+    return (
+        "save it as UTF-8, for example with: iconv -f ENCODING -t UTF-8, where ENCODING is often WINDOWS-1252 in the "
+        "West, GB18030 for Chinese, SHIFT_JIS for Japanese"
+    )
 
 
 def _first_bad_byte(path: Path) -> int:

@@ -135,7 +135,7 @@ class Intake:
             file.write(json.dumps(line | {"record": record}, ensure_ascii=False, default=str) + "\n")
 
 
-_SKIP = "m3tune … --skip-bad, or data.skip_bad = true in a recipe"
+_SKIP = "m3tune convert or prepare with --skip-bad, or data.skip_bad = true in a recipe"
 
 
 def in_words(counts: dict[str, dict[str, Any]]) -> list[str]:

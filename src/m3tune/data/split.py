@@ -21,7 +21,10 @@ from m3tune.types import SIDE_PAIRS, SIDES, Protocol, Split
 _FEWEST_GROUPS = 3  # one for each side
 _SHARED_BY_CHANCE = 0.05  # share of test queries with a passage of train below which the test is of new documents
 # What queries of one group share, in words.
-_SHARED: Mapping[Protocol, str] = {"new documents": "relevant passages", "new questions": "nearly the same text"}
+_SHARED: Mapping[Protocol, str] = {
+    "new documents": "relevant passages",
+    "new questions": "a text that is nearly the same",
+}
 
 _Sides = dict[str, set[str]]
 
@@ -49,7 +52,9 @@ def split_queries(collection: Collection, similar: Similar, config: DataConfig) 
             f"no query has a relevant passage ({len(collection.queries):,} queries, {len(collection.passages):,} "
             "passages)",
             where="data",
-            fix=NEXT,
+            fix=NEXT
+            if not collection.queries
+            else "give each query the passages that answer it, with a grade above zero",
         )
     sides, counts = _given_sides(collection, judged)
     documents = connected_groups({q: list(_shared_keys(collection, similar, q)) for q in judged})
@@ -161,9 +166,14 @@ def _check_enough_groups(
             f"too little to carve {' and '.join(missing)} from: groups by shared {_SHARED[protocol]}: {groups}, "
             f"queries: {len(train)}",
             where=f"data.{missing[0]}",
-            fix=f"bring at least {_FEWEST_GROUPS} groups, or a {missing[0]} split of your own, or set it to 0"
-            + _other_protocol(protocol),
+            fix=_fix_of_few(len(train), missing[0], protocol),
         )
+
+
+def _fix_of_few(queries: int, side: str, protocol: Protocol) -> str:
+    if queries < _FEWEST_GROUPS:  # no other way to divide them would help
+        return f"bring at least {_FEWEST_GROUPS} queries with a relevant passage that are in no split of the data"
+    return f"bring at least {_FEWEST_GROUPS} groups, or a {side} split of your own{_other_ways(side, protocol)}"
 
 
 def _impossible(
@@ -174,14 +184,15 @@ def _impossible(
         f"no {side} split of about {target} queries can be carved without a leak: {largest} of {len(train)} queries "
         f"hang together in one group, because they share {_SHARED[protocol]}",
         where=f"data.{side}",
-        fix=f"bring a {side} split of your own, or set data.{side} to 0{_other_protocol(protocol)}",
+        fix=f"bring a {side} split of your own{_other_ways(side, protocol)}",
     )
 
 
-def _other_protocol(protocol: Protocol) -> str:
+def _other_ways(side: str, protocol: Protocol) -> str:
+    ways = f"; for m3tune prepare and mine, which need none, set data.{side} to 0"
     if protocol == "new questions":
-        return ""
-    return '; or ask new questions about the same documents: data.protocol = "new questions" (--protocol)'
+        return ways
+    return '; or ask new questions about the same documents: data.protocol = "new questions" (--protocol)' + ways
 
 
 def _sharing_counts(sides: _Sides, group_of: Mapping[str, int], how: str) -> dict[str, int]:

@@ -84,7 +84,8 @@ def load_evaluation(folder: Path, head: str) -> Evaluation:
     """One head of what `save_evaluations` wrote. Raises ArtifactError where it was not measured."""
     evaluations = {evaluation.head: evaluation for evaluation in load_evaluations(folder)}
     if head not in evaluations:
-        raise ArtifactError(f"{head!r} was not measured", where=folder, fix=f"it has {', '.join(evaluations)}")
+        there = ", ".join(evaluations) or "nothing"
+        raise ArtifactError(f"{head!r} was not measured", where=folder, fix=f"it has {there}")
     return evaluations[head]
 
 

@@ -28,7 +28,9 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> PreTraine
     Raises ModelError where weights are missing or the architecture cannot run packed.
     """
     if not (folder / "config.json").is_file():
-        raise ModelError("no config.json, so this is not a model folder", where=folder, fix="check model.path")
+        raise ModelError(
+            "no config.json, so this is not a model folder", where=folder, fix="name the folder with the weights"
+        )
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHT_FILES):
         raise ModelError(
             "the folder has no weights (model.safetensors or pytorch_model.bin)",
@@ -51,6 +53,8 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> PreTraine
         raise ModelError(f"transformers cannot load this encoder: {reason}", where=folder, fix=_SUPPORTED) from None
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
+        if "ignore_mismatched_sizes" in reason:  # which points to a report that is not shown
+            reason = "they have other sizes than config.json says"
         raise ModelError(f"broken weights: {reason}", where=folder, fix="download or save the model again") from None
     _check_nothing_is_random(loading["missing_keys"], folder)
     _freeze_pooler(backbone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -39,6 +40,12 @@ def _read_head(file: Path, head: Head, hidden_size: int, multi_dim: int | None) 
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         weight, bias = content["weight"].float(), content["bias"].float()
+    except UnpicklingError:  # torch's own words advise to run what is in it
+        raise ModelError(
+            "a broken head file, or one that holds more than weights, which is not opened: it could run code",
+            where=file,
+            fix="download or save the model again",
+        ) from None
     except Exception as error:  # torch raises as many kinds as there are ways to break a file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"a broken head file ({reason})", where=file, fix="download or save the model again") from None

@@ -26,12 +26,15 @@ def model_folder(spec: str) -> Path:
 
     What looks like a path is never tried as a Hub id. Raises ModelError.
     """
-    if not (looks_like_path(spec) or Path(spec).is_dir()):
+    if not (looks_like_path(spec) or Path(spec).exists()):
         return _download(spec)
     try:
-        return resolve_path(spec, "the model")
+        folder = resolve_path(spec, "the model")
     except M3TuneError as error:
         raise ModelError(error.what, where=error.where, fix=error.fix) from None
+    if not folder.is_dir():
+        raise ModelError("this is a file, and a model is a folder", where=folder, fix="name the folder that it is in")
+    return folder
 
 
 def _download(hub_id: str) -> Path:
@@ -43,7 +46,7 @@ def _download(hub_id: str) -> Path:
             return Path(snapshot_download(hub_id, ignore_patterns=list(_NOT_NEEDED)))
     except HFValidationError:
         raise ModelError(
-            "neither an existing folder nor a Hub id (owner/name)", where=hub_id, fix="check model.path for a typo"
+            "neither an existing folder nor a Hub id (owner/name)", where=hub_id, fix="check it for a typo"
         ) from None
     except RepositoryNotFoundError:
         raise ModelError(
@@ -53,9 +56,10 @@ def _download(hub_id: str) -> Path:
         ) from None
     except (LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"not in the local cache, and the Hub cannot be reached ({type(error).__name__})",
+            "no such folder is here; as a model of the Hub it is not in the local cache, and the Hub cannot be reached "
+            f"({type(error).__name__})",
             where=hub_id,
-            fix="connect to the network, or set model.path to a folder that holds the model",
+            fix="check the path, connect to the network, or name a folder that holds the model",
         ) from None
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
-from m3tune.errors import DataError, excerpt
+from m3tune.data.intake import Row
+from m3tune.data.rows import read_json_lines
+from m3tune.errors import DataError, excerpt, listed
 from m3tune.types import Judged, PairVerdict
 
 
@@ -19,20 +21,18 @@ def write_verdicts(verdicts: Iterable[PairVerdict], file: Path) -> None:
 
 def read_verdicts(file: Path) -> list[PairVerdict]:
     """What `write_verdicts` wrote; of the fields all but query, passage and word may be missing. Raises DataError."""
-    verdicts = []
-    with file.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                verdicts.append(_verdict(line, f"{file}:{number}"))
-    return verdicts
+    return [_verdict(row) for row in read_json_lines(file)]
 
 
-def _verdict(line: str, where: str) -> PairVerdict:
-    try:
-        row = json.loads(line)
-        verdict = PairVerdict(**{"reviewer": "", **row})
-    except (ValueError, TypeError) as error:
-        raise DataError(f"no verdict: {error}", where=where, fix=f"write {', '.join(PairVerdict._fields)}") from None
+def _verdict(row: Row) -> PairVerdict:
+    if row.error:
+        raise row.error
+    wrong = [key for key in row.value if key not in PairVerdict._fields]
+    wrong += [key for key in ("query_id", "passage_id", "judged") if not isinstance(row.value.get(key), str)]
+    if wrong:
+        fix = f"write {', '.join(PairVerdict._fields)}, texts all of them; the last three may be left out"
+        raise DataError(f"no verdict: {listed(wrong)} unknown, missing or no text", where=row.where, fix=fix)
+    verdict, where = PairVerdict(**{"reviewer": "", **row.value}), row.where
     if verdict.judged not in get_args(Judged) or verdict.kind not in ("person", "model"):
         raise DataError(
             f"judged {excerpt(verdict.judged)} by {excerpt(verdict.kind)}",

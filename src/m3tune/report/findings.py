@@ -88,7 +88,8 @@ def summary(findings: Iterable[Finding]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> list[str]:
-    lines = ["in it: " + ", ".join(f"{count:,} {name}" for name, count in facts["sizes"].items() if count)]
+    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["sizes"].items() if count)
+    lines = [f"in it: {sizes or 'nothing'}"]
     scripts = [f"{side} {_shares(shares)}" for side, shares in facts["scripts"].items() if shares]
     lines += [f"scripts: {'; '.join(scripts)}"] * bool(scripts)
     for side, tokens in facts["tokens"].items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from m3tune.searching import Answers
 
 _EXCERPT_CHARACTERS = 160
+_WIDEST = 1000
 _WORDS_SHOWN = 8
 _STYLES = {"better": "bold green", "no worse": "bold", "inconclusive": "bold yellow", "worse": "bold red"}
 
@@ -60,7 +63,7 @@ def _print_metrics(console: Console, rows: Sequence[Mapping[str, Any]], main_met
             words.p_value(row["p_value"]),
             style="bold" if row["metric"] == main_metric else "",
         )
-    console.print(table)
+    _print_table(console, table)
 
 
 def _results(data: Mapping[str, Any]) -> Iterator[str]:
@@ -84,7 +87,7 @@ def _ways_on(data: Mapping[str, Any]) -> Iterator[str]:
     dense_alone = "  (its dense head alone)" if data["heads"] else ""
     yield f'load    sentence_transformers.SentenceTransformer("{folder / "model"}"){dense_alone}'
     if data["heads"]:
-        yield f"search  m3tune search {folder / 'model'} DATA"
+        yield f"search  m3tune search {shlex.quote(str(folder / 'model'))} DATA"
 
 
 def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> None:
@@ -96,12 +99,12 @@ def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> No
         queries = max((len(per_query) for per_query in evaluation.per_query.values()), default=0)
         cells = [words.number(values.get(name)) for name in metrics]
         table.add_row(Text(evaluation.name), Text(evaluation.head), *cells, f"{queries:,}")
-    console.print(table)
+    _print_table(console, table)
 
 
 def print_comparison(console: Console, comparison: Comparison, names: tuple[str, str] = ("base", "tuned")) -> None:
     """Print every metric of two models; the difference is the second's of `names` minus the first's."""
-    table = _table(["metric", *names, "difference", "95 % interval", "p", "better", "same", "worse"])
+    table = _table(["metric", *names, "difference", "95 % interval", "p", "won", "tied", "lost"])
     for item in comparison.metrics:
         table.add_row(
             Text(item.metric),
@@ -113,7 +116,7 @@ def print_comparison(console: Console, comparison: Comparison, names: tuple[str,
             *(f"{count:,}" for count in (item.wins, item.ties, item.losses)),
             style="bold" if item.metric == comparison.main_metric else "",
         )
-    console.print(table)
+    _print_table(console, table)
     _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
 
 
@@ -133,7 +136,7 @@ def print_replay(console: Console, found: Replay, folder: Path) -> None:
         table = _table(["figure", "run", "replay"])
         for of in found.results:
             table.add_row(Text(of.where), Text(str(of.first)), Text(str(of.second)))
-        console.print(table)
+        _print_table(console, table)
     same = found.figures - len(found.results)
     _print_line(console, f"{same:,} of {found.figures:,} figures are the same")
     for of in found.origins:
@@ -150,13 +153,13 @@ def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], writte
     table = _table(["source", "found", "kept", "chosen"])
     for row in facts["sources"]:
         table.add_row(Text(row["source"]), *(f"{row[key]:,}" for key in ("found", "kept", "chosen")))
-    console.print(table)
+    _print_table(console, table)
     for name, rows in facts["thresholds"].items():
         if rows:
             table = _table([f"mine.{name}", *list(rows[0])[1:]])
             for row in rows:
                 table.add_row(f"{row[name]:g}", *(words.share(value) for key, value in row.items() if key != name))
-            console.print(table)
+            _print_table(console, table)
     for file in (folder / "negatives.html", folder / "candidates.parquet", *written):
         _print_line(console, f"wrote {file}")
 
@@ -170,7 +173,7 @@ def print_prepared(
     for row in balance:
         tests = [words.p_value(row["tests"][side]["p_value"]) for side in sides[1:]]
         table.add_row(Text(row["feature"]), *(Text(data_words.summary(row[side])) for side in sides), *tests)
-    console.print(table)
+    _print_table(console, table)
     _print_line(console, data_words.TESTED)
     for line in data_words.shared_between_sides(counts):
         _print_line(console, line)
@@ -220,13 +223,14 @@ def print_plan(console: Console, plan: RunPlan) -> None:
     for name, seconds in plan.seconds.items():
         duration.add_row(name, f"{seconds / 60:.1f}")
     duration.add_row("all", f"{sum(plan.seconds.values()) / 60:.1f}", style="bold")
-    console.print(memory, duration)
+    _print_table(console, memory)
+    _print_table(console, duration)
     _print_line(console, plan.train.in_words())
 
 
 def _table(columns: Sequence[str], names: int = 1) -> Table:
     """A table whose first columns are `names` and whose other columns are numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, column in enumerate(columns):
         is_name = number < names
         table.add_column(
@@ -242,7 +246,23 @@ def _print_cells(console: Console, cells: Cells) -> None:
     table = _table([name, *(heading.replace(" ", "\n") for heading in numbers)])
     for row in cells.rows:
         table.add_row(*map(Text, row))
-    console.print(table)
+    _print_table(console, table)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """A table as wide as its longest words and all its numbers: a terminal that is narrower breaks the lines.
+
+    Left to itself rich drops whole columns where they do not fit, and takes what is no terminal to have 80 characters.
+    """
+    wide = console.options.update(max_width=_WIDEST)
+    for column in table.columns:
+        if column.no_wrap:  # what has blanks is one word there, such as an interval
+            cells = (column.header, *column.cells)
+            column.min_width = max(Measurement.get(console, wide, cell).maximum for cell in cells)
+    needed = Measurement.get(console, wide, table).minimum
+    if needed > console.width:
+        table.width = needed
+    console.print(table, crop=False)
 
 
 def _difference(value: float, ci95: Sequence[float]) -> Text:

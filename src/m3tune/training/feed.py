@@ -19,7 +19,7 @@ from m3tune.model.encoder import Encoder
 from m3tune.retrieval.encode import tokenize_queries
 from m3tune.training.batches import Collator, Examples, make_examples
 from m3tune.training.guide import make_guide
-from m3tune.training.sets import TrainSet, remarks, training_sets
+from m3tune.training.sets import TrainSet, check_teaching, remarks, training_sets
 from m3tune.types import SOFT, Example
 
 
@@ -48,6 +48,7 @@ def make_feed(
     by_query = {example.query_id: example for example in make_examples(collection, drawn, known)}
     for remark in remarks(collection, sets, by_query):
         say(remark)
+    check_teaching(sets, by_query, config)
     if config.negatives_per_query and not any(example.negative_ids for example in by_query.values()):
         say("the recipe asks for hard negatives, but the data brings none: only in-batch negatives are used")
     given = sum(len(collection.given_negatives.get(query_id, ())) for query_id in drawn)

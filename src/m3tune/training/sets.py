@@ -78,15 +78,31 @@ def remarks(collection: Collection, sets: Sequence[TrainSet], examples: Mapping[
         if having:
             yield f"{option} of the data ({listed(having)}) is not used; {instead} is"
     for of_set in sets:
-        alone = 0 if of_set.in_batch_negatives else sum(
-            not (of_set.negatives_per_query and examples[query_id].negative_ids) for query_id in of_set.query_ids
-        )  # fmt: skip
+        alone = 0 if of_set.in_batch_negatives else _without_own(of_set, examples)
         if alone:
             yield (
                 f"{alone:,} of {len(of_set):,} queries of {of_set.name!r} teach nothing: they have neither negatives "
                 "of their own (train.negatives_per_query) nor in-batch negatives "
                 f"(train.sets.{of_set.name}.in_batch_negatives)"
             )
+
+
+def check_teaching(sets: Sequence[TrainSet], examples: Mapping[str, Example], config: TrainConfig) -> None:
+    """Raises RecipeError where no query has a negative, so that every loss is zero; teachers' scores teach without."""
+    for of_set in sets:
+        in_batch = of_set.in_batch_negatives and min(len(of_set), config.batch_queries) > 1
+        if config.distill != "none" or in_batch or _without_own(of_set, examples) < len(of_set):
+            return
+    raise RecipeError(
+        "no query has anything to learn from: there are neither negatives of their own nor others in its batch",
+        where="train.in_batch_negatives, train.negatives_per_query, train.batch_queries",
+        fix="allow in-batch negatives in batches of two queries or more, or bring negatives (m3tune mine)",
+    )
+
+
+def _without_own(of_set: TrainSet, examples: Mapping[str, Example]) -> int:
+    """How many queries of a set bring no negatives of their own."""
+    return sum(not (of_set.negatives_per_query and examples[query_id].negative_ids) for query_id in of_set.query_ids)
 
 
 def _check_names(known: Mapping[str, QuerySet], configured: Mapping[str, SetConfig]) -> None:
