@@ -209,8 +209,8 @@ def arguments(tmp_path, batches_per_epoch=5, precision=torch.float32, optimizer=
     return training_arguments(settings, rate, tmp_path, steps, METRIC, precision, torch.device("cpu"), optimizer)
 
 
-@pytest.mark.parametrize("hidden_size, rate", [(1024, 2e-5), (512, 4e-5), (384, 5.3333e-5)])
-def test_the_automatic_learning_rate_falls_with_the_width(hidden_size, rate):
+@pytest.mark.parametrize("hidden_size, rate", [(1024, 2e-5), (768, 3.5556e-5), (384, 1.4222e-4), (32, 2e-4)])
+def test_the_automatic_learning_rate_falls_with_the_square_of_the_width(hidden_size, rate):
     assert resolve_learning_rate(TrainConfig(), hidden_size) == pytest.approx(rate, rel=1e-4)
     assert resolve_learning_rate(TrainConfig(learning_rate=3e-6), hidden_size) == 3e-6
 

@@ -88,7 +88,7 @@ class TrainConfig(Table):
     )
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         "auto",
-        description="Peak learning rate of AdamW; auto: 2e-5 at a hidden size of 1024, more for smaller ones.",
+        description="Peak learning rate of AdamW; auto: 2e-5 at a hidden size of 1024, 3.6e-5 at 768, 1.4e-4 at 384.",
     )
     head_learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Peak learning rate of the heads' own layers, where it should be another."

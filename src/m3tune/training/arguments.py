@@ -16,11 +16,12 @@ _OPTIMIZERS: dict[OptimizerName, str] = {"adamw": "adamw_torch_fused", "adamw_8b
 
 
 def resolve_learning_rate(config: TrainConfig, hidden_size: int) -> float:
-    """The peak learning rate; "auto" falls with the width of the encoder as 1 / width (Yang et al., 2022).
+    """The peak learning rate; "auto" falls with the square of the encoder's width, from 2e-4 at most.
 
-    The constant makes it 2e-5 at BGE-M3's width of 1024, which its authors and others use, and was checked at 384.
+    It is 2e-5 at BGE-M3's width of 1024, which its authors and others use, and 1.4e-4 at 384: cross-validation there
+    (docs/decisions/0021-learning-rate.md) found twice and four times the 1 / width of Yang et al. (2022) better.
     """
-    return 2e-5 * 1024 / hidden_size if config.learning_rate == "auto" else config.learning_rate
+    return min(2e-5 * (1024 / hidden_size) ** 2, 2e-4) if config.learning_rate == "auto" else config.learning_rate
 
 
 def total_steps(config: TrainConfig, batches_per_epoch: int) -> int:
