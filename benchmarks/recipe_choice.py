@@ -36,7 +36,7 @@ from m3tune.progress import shown
 from m3tune.recipe import load_recipe
 from m3tune.stages import without_new_heads
 from m3tune.starter import DEMO, recipe_file
-from m3tune.tuning import OnDev, tune_on_dev
+from m3tune.tuning import OnDev, recipe_weights, tune_on_dev
 from m3tune.types import Run, Split
 from peers import print_machine, scifact
 
@@ -45,7 +45,8 @@ METRIC = "nDCG@10"
 AUTO_RATE = 2e-5 * 1024 / 384  # what "auto" was when this was first asked
 _DOUBLED = {"train.learning_rate": 2 * AUTO_RATE}
 _MINED = {**_DOUBLED, "mine.threshold": "auto", "train.negatives_per_query": 2}
-_THREE = {**_DOUBLED, "model.new_heads": '["sparse", "multi"]', "evaluate.head": "dense", "train.self_distill": "true"}
+_THREE = {**_DOUBLED, "model.new_heads": '["sparse", "multi"]', "evaluate.head": "dense"}
+_DISTILLED = {**_THREE, "train.self_distill": "true"}
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "once": {"train.learning_rate": AUTO_RATE},
     "half-batch": {"train.learning_rate": AUTO_RATE, "train.batch_queries": 16},
@@ -56,25 +57,25 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "twice-dropout": {**_DOUBLED, "train.dropout": 0.1},
     "twice-half-batch": {**_DOUBLED, "train.batch_queries": 16},
     "twice-mined": _MINED,
-    "twice-three-heads": _THREE,
-    "twice-three-heads-late": {**_THREE, "train.self_distill_start": 0.5, "train.loss_weights": "[2, 0.1, 1, 1]"},
+    "twice-three-heads": _DISTILLED,
+    "twice-three-heads-late": {**_DISTILLED, "train.self_distill_start": 0.5, "train.loss_weights": "[2, 0.1, 1, 1]"},
+    "twice-three-heads-apart": {**_THREE, "train.heads_apart": "true", "train.head_learning_rate": 1e-3},
 }
 
 
-class LastStep:
-    """A watch that keeps what the last evaluation found."""
+class Steps:
+    """A watch that counts steps; with one no checkpoint is written."""
 
     def __init__(self) -> None:
-        """Nothing is seen yet."""
-        self.steps, self.per_query = 0, dict[str, float]()
+        """None is done yet."""
+        self.done = 0
 
     def stepped(self, step: int, of: int) -> None:
         """So many optimizer steps are done."""
-        self.steps = step
+        self.done = step
 
     def evaluated(self, value: float, per_query: Mapping[str, float]) -> None:
-        """The development metric of every query."""
-        self.per_query = dict(per_query)
+        """What the only evaluation found is measured again below, by every head."""
 
 
 def claims_of_training() -> Prepared:
@@ -121,34 +122,44 @@ def rankings(prepared: Prepared, max_tokens: int, place: Path) -> list[Run]:
 
 
 def train_once(recipe: Recipe, fold: Prepared, runs: Sequence[Run]) -> dict[str, Any]:
-    """Steps, seconds and the development metric of every query after the last step, by the recipe's head."""
+    """Steps, seconds and each head's development metric of every query after the last step."""
     corpus = dev_corpus(fold.collection, fold.split.dev, runs, recipe.data.dev_depth)
-    watch = LastStep()
+    watch = Steps()
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         mined = mine(Path(folder), recipe, fold, without_new_heads(recipe.model), print)
         encoder, _ = load_encoder(recipe.model)
-        tune_on_dev(encoder, OnDev(recipe, mined, corpus, Path(folder)), Path(folder) / "train", print, watch)
-    return {"steps": watch.steps, "seconds": time.perf_counter() - begun, "per_query": watch.per_query}
+        on_dev = OnDev(recipe, mined, corpus, Path(folder))
+        tune_on_dev(encoder, on_dev, Path(folder) / "train", print, watch)
+        seconds = time.perf_counter() - begun
+        searched = on_dev.search(encoder)
+    by_head = {h: dict(searched.evaluation(h, recipe_weights(recipe)).per_query[METRIC]) for h in searched.heads}
+    return {"steps": watch.done, "seconds": seconds, "by_head": by_head}
 
 
 def compared(output: Path, prepared: Prepared, ways: Sequence[str], seed: int) -> Table:
-    """Every way against the first on the claims of the folds that both have finished."""
-    table = Table("way", "folds", "steps", f"dev {METRIC}", "over the first", "p", "s a fold")
+    """Every way and head against the first way's dense head on the claims of the folds that both have finished."""
+    table = Table("way", "head", "folds", "steps", f"dev {METRIC}", "over the first", "p", "s a fold")
     found = {way: _finished(output, way, seed) for way in ways}
     clusters = document_groups(prepared.collection.qrels(prepared.split.train), prepared.similar.passages.first)
     for way, folds in found.items():
         both = sorted(folds.keys() & found[ways[0]].keys())
         if not both:
             continue
-        first, own = ({q: v for f in both for q, v in of[f]["per_query"].items()} for of in (found[ways[0]], folds))
-        against = compare({METRIC: first}, {METRIC: own}, clusters, EvaluateConfig(metrics=(METRIC,))).main
-        low, high = against.ci95
-        seconds = float(np.median([folds[f]["seconds"] for f in both]))
-        over = f"{against.difference:+.4f} [{low:+.4f}, {high:+.4f}]" if way != ways[0] else ""
-        steps = str(folds[both[0]]["steps"])
-        table.add_row(way, f"{both}", steps, f"{against.tuned:.4f}", over, f"{against.p_value:.3f}", f"{seconds:.0f}")
+        seconds = f"{np.median([folds[fold]['seconds'] for fold in both]):.0f}"
+        first = _values(found[ways[0]], both, "dense")
+        for head in folds[both[0]]["by_head"]:
+            own = _values(folds, both, head)
+            against = compare({METRIC: first}, {METRIC: own}, clusters, EvaluateConfig(metrics=(METRIC,))).main
+            over = f"{against.difference:+.4f} [{against.ci95[0]:+.4f}, {against.ci95[1]:+.4f}]"
+            shown_p = f"{against.p_value:.3f}"
+            steps = f"{folds[both[0]]['steps']}"
+            table.add_row(way, head, f"{both}", steps, f"{against.tuned:.4f}", over, shown_p, seconds)
     return table
+
+
+def _values(folds: Mapping[int, Any], numbers: Sequence[int], head: str) -> dict[str, float]:
+    return {query_id: value for fold in numbers for query_id, value in folds[fold]["by_head"][head].items()}
 
 
 def _finished(output: Path, way: str, seed: int) -> dict[int, Any]:

@@ -7,7 +7,7 @@ import pytest
 from m3tune.config import SearchConfig, TrainConfig
 from m3tune.optimizing.space import dials_of, distance, rounded, texts_encoded, with_values
 
-WIDTH = 512  # auto is 4e-5 there
+WIDTH = 1024 / 2**0.5  # auto is 4e-5 there
 
 
 def dials(train=None, most_negatives=0, **config):

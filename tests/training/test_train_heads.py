@@ -18,6 +18,8 @@ from m3tune.retrieval import corpus as corpus_module
 from m3tune.retrieval.encode import encode_tokens, tokenize_passages, tokenize_queries
 from m3tune.scoring import hybrid, multi_scores, sparse_scores
 from m3tune.training.callbacks import LOG_FILE
+from m3tune.training.objective import Known, Objective, unified
+from m3tune.training.parts import training_parts
 from m3tune.training.train import train
 from m3tune.training.warm_start import warm_start_sparse
 from m3tune.types import Judgment, Negative
@@ -214,6 +216,37 @@ def test_heads_learn_at_their_own_rate(encoder, collection, tmp_path):
     assert all(value < 1e-7 for name, value in step.items() if name.startswith("backbone."))
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_heads_that_learn_apart_leave_the_dense_head_as_if_it_were_alone(tiny_folders, collection, tmp_path, apart):
+    grads = {}
+    for name, heads in (("alone", ()), ("beside", ("sparse", "multi"))):
+        encoder = fresh(tiny_folders, new_heads=heads, multi_dim=None)
+        config = TrainConfig(**BASE, heads_apart=apart and name == "beside")
+        with training_parts(encoder, config):
+            loss = loss_of(encoder, collection, config)
+            loss.backward()
+        assert not encoder.heads_apart, "an encoder as before"
+        assert all(weight.grad.abs().max() > 0 for weight in encoder.heads.parameters()), "they learn all the same"
+        losses = 1 + len(heads) + bool(heads)  # that of a hybrid too; the sum is divided by how many there are
+        grads[name] = torch.cat(
+            [w.grad.flatten() * losses for w in encoder.backbone.parameters() if w.grad is not None]
+        )
+    off = (grads["beside"] - grads["alone"]).norm() / grads["alone"].norm()
+    assert (off < 1e-5) == apart
+    assert apart or off > 0.1
+
+
+def loss_of(encoder, collection, config):
+    """The unified loss of the training queries with a passage each."""
+    query_ids = TRAIN_QUERIES[:8]
+    queries = tokenize_queries(encoder, collection, query_ids)
+    passages = tokenize_passages(encoder, collection, [collection.positives[q][0] for q in query_ids])
+    texts = [*(queries[i] for i in range(len(queries))), *(passages[i] for i in range(len(passages)))]
+    positive = torch.eye(len(queries), dtype=torch.bool)
+    known = Known(positive, ~positive, torch.zeros_like(positive), torch.full(positive.shape, torch.nan))
+    return unified(Objective.of(config), *split_at(encoder(pack(texts)), len(queries)), known, self_distill=False).loss
+
+
 @pytest.mark.parametrize("targets", [(), ("query", "value")], ids=str)
 def test_adapters_are_merged_into_an_encoder_as_before(tiny_folders, collection, tmp_path, targets):
     pytest.importorskip("peft")
@@ -245,6 +278,7 @@ def test_adapters_are_merged_into_an_encoder_as_before(tiny_folders, collection,
         ((), {"matryoshka_dims": [16, 32]}, "32 is not shorter than this encoder's 32 dimensions"),
         ((), {"lora_rank": 4, "lora_targets": ["nothing"]}, "no adapters: .*nothing"),
         (("sparse",), {"lora_rank": 4, "train_part": "heads"}, "adapters are asked for, but only the heads"),
+        (("sparse",), {"heads_apart": True, "loss_weights": [0, 1, 1, 1]}, "learns from the dense head alone"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_a_way_out(tiny_folders, collection, tmp_path, heads, config, match):

@@ -76,6 +76,11 @@ class TrainConfig(Table):
     matryoshka_dims: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Shorter lengths at which dense vectors are trained too, e.g. [256, 128]."
     )
+    heads_apart: bool = Field(
+        False,
+        description="Whether the sparse and multi-vector heads learn beside the encoder without moving it, so that "
+        "they cost the dense head nothing: without self_distill it trains as if it were alone.",
+    )
     train_part: Literal["all", "no embeddings", "heads"] = Field(
         "all", description="What learns: no embeddings freezes the embedding tables, heads the whole encoder."
     )

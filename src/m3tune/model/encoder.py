@@ -45,6 +45,7 @@ class Encoder(nn.Module):
         self.settings = settings
         self.heads = nn.ModuleDict({name: linear for name, linear in (heads or {}).items()})
         self.new_heads = tuple(new_heads)
+        self.heads_apart = False  # whether heads with weights learn without moving the encoder
         self._recomputes_layers = False
         self.register_buffer("weightless", torch.tensor(weightless_ids(tokenizer)), persistent=False)
 
@@ -65,15 +66,16 @@ class Encoder(nn.Module):
         states = run_packed(self.backbone, packed)
         normalize = self.settings.normalize
         # In this order the backward pass comes to the largest, the multi-vector head, before it holds other gradients.
+        of_heads = states.detach() if self.heads_apart else states
         dense = sparse = multi = None
         with autocast(states.device, torch.float32):
             if "dense" in wanted:
                 dense = pool(states, packed, self.settings.pooling)
                 dense = (F.normalize(dense, dim=-1) if normalize else dense)[packed.slots]
             if "sparse" in wanted:
-                sparse = sparse_weights(states, packed, self.linear("sparse"), self.weightless)
+                sparse = sparse_weights(of_heads, packed, self.linear("sparse"), self.weightless)
             if "multi" in wanted:
-                multi = token_vectors(states, packed, self.linear("multi"), normalize=normalize)
+                multi = token_vectors(of_heads, packed, self.linear("multi"), normalize=normalize)
         return Embeddings(dense, sparse, multi)
 
     def check(self, heads: Sequence[Head]) -> None:

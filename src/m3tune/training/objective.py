@@ -57,6 +57,7 @@ class Objective:
     teacher_temperature: float = 1.0
     matryoshka_dims: tuple[int, ...] = ()
     false_negative_margin: float | None = None
+    heads_apart: bool = False  # the hybrid teaches the other heads to add to dense, and dense nothing
 
     @classmethod
     def of(cls, config: TrainConfig) -> Objective:
@@ -71,6 +72,7 @@ class Objective:
             teacher_temperature=config.teacher_temperature,
             matryoshka_dims=config.matryoshka_dims,
             false_negative_margin=config.false_negative_margin,
+            heads_apart=config.heads_apart,
         )
 
     def heads(self, present: Sequence[Head]) -> tuple[Head, ...]:
@@ -101,7 +103,9 @@ def unified(
     mixed = objective.mixed(tuple(scores))
     compared: dict[str, Tensor] = {head: score for head, score in scores.items() if objective.loss_weights[head]}
     if mixed:
-        compared[HYBRID] = hybrid({head: scores[head] for head in mixed}, objective.hybrid_weights)
+        apart = objective.heads_apart
+        of_heads = {head: scores[head].detach() if apart and head == "dense" else scores[head] for head in mixed}
+        compared[HYBRID] = hybrid(of_heads, objective.hybrid_weights)
     share_suspected = None
     if objective.false_negative_margin is not None:
         deciding = _own_scores(objective, compared, mixed) if known.guide is None else known.guide

@@ -14,10 +14,23 @@ from m3tune.model.encoder import Encoder
 
 @contextlib.contextmanager
 def training_parts(encoder: Encoder, config: TrainConfig) -> Iterator[None]:
-    """The encoder as the recipe wants it trained. At the end adapters are merged and it is an encoder as before."""
+    """The encoder as the recipe wants it trained. At the end adapters are merged and it is an encoder as before.
+
+    Raises TrainingError where nothing could learn.
+    """
+    if config.heads_apart and not ("dense" in encoder.settings.heads and config.loss_weights[0]):
+        raise TrainingError(
+            "the encoder learns from the dense head alone, and that has no loss",
+            where="train.heads_apart",
+            fix="leave it out, or give the model its dense head and train.loss_weights a first weight",
+        )
     with _adapters(encoder, config):
         freeze(encoder, config)
-        yield
+        encoder.heads_apart = config.heads_apart
+        try:
+            yield
+        finally:
+            encoder.heads_apart = False
 
 
 def freeze(encoder: Encoder, config: TrainConfig) -> None:
