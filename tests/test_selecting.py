@@ -82,9 +82,9 @@ def sets_measured(monkeypatch):
     for module in (measuring, contending):
         real = module.measure_encoder
 
-        def counted(encoder, name, collection, passage_ids, sets, *rest, real=real):
+        def counted(encoder, name, collection, passage_ids, sets, *rest, real=real, **more):
             calls.append((name, tuple(sets)))
-            return real(encoder, name, collection, passage_ids, sets, *rest)
+            return real(encoder, name, collection, passage_ids, sets, *rest, **more)
 
         monkeypatch.setattr(module, "measure_encoder", counted)
     return calls
