@@ -339,7 +339,7 @@ def test_detect_format(tmp_path, files, name, format, why):
         ({"a.jsonl": "{}\n"}, "", "", "'a.jsonl'", "BEIR folder"),
         ({"a.jsonl": '{"query'}, "", "a.jsonl:1", "broken JSON", "JSON object"),
         ({"a.jsonl": CORPUS}, "a.jsonl", "a.jsonl", "'_id', 'title', 'text'", "BEIR folder"),
-        ({"a.jsonl": "\n"}, "a.jsonl", "a.jsonl", "no JSON object", "BEIR folder"),
+        ({"a.jsonl": "\n"}, "a.jsonl", "a.jsonl", "no record", "bring one with records"),
         ({"a.json": "[\n{}]"}, "a.json", "a.json:1", "'['", "jq"),
     ],
 )

@@ -45,7 +45,8 @@ class MadeUp:
 
 def task(measure, minutes, **config):
     search, train = SearchConfig(minutes=minutes, **config), TrainConfig()
-    return Task(search, dials_of(search, train, 512, 0), train, measure)
+    width = 1024 / 2**0.5  # auto is 4e-5 there
+    return Task(search, dials_of(search, train, width, 0), train, measure)
 
 
 def search(folder, minutes=60, measure=None, said=None, **config):

@@ -191,11 +191,11 @@ def test_other_test_labels_lead_to_the_same_search(place, tmp_path, monkeypatch)
             pairs = [(q, f"p{(int(q[1:]) + (shift if side == 'test' else 0)) % 90}") for q in getattr(split, side)]
             lines = [f"{query}\t{passage}\t1" for query, passage in pairs]
             (folder / "qrels" / f"{side}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
-        recipe = recipe_for(tmp_path, folder / "run", data=name, trials=3)
+        recipe = recipe_for(tmp_path, tmp_path / f"{name}-run", data=name, trials=3)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(recipe.model_copy(update={"model": recipe_for(place, "x").model}))
-        founds.append(without_times(found_in(folder / "run")))
-    bases = [read_json(tmp_path / name / "run" / "base" / "metrics.json") for name in ("honest", "garbage")]
+        founds.append(without_times(found_in(tmp_path / f"{name}-run")))
+    bases = [read_json(tmp_path / f"{name}-run" / "base" / "metrics.json") for name in ("honest", "garbage")]
     assert bases[0] != bases[1], "the labels did change"
     assert len(founds[0]["trials"]) == 3
     assert founds[0] == founds[1]
