@@ -101,7 +101,7 @@ class Rises(MadeUp):
     """What is trained at more than the recipe's rate rises higher and falls lower after three quarters."""
 
     def __call__(self, train, watch, folder):
-        high = 0.3 * (train.learning_rate != "auto" and train.learning_rate > 4e-5)
+        high = 0.3 * (train.learning_rate != "auto" and train.learning_rate > 4.001e-5)
         for number, value in enumerate((0.5, 0.55 + high, 0.6 + high, 0.6 - high), start=1):
             self.now += STEPS / 4
             watch.stepped(number * STEPS // 4, STEPS)
@@ -117,7 +117,7 @@ def test_where_the_last_step_is_kept_a_trial_is_judged_by_it_and_not_by_its_best
         of = replace(task(measure, 600, trials=6, settings=("learning_rate",)), keep_best=keep_best)
         found[keep_best] = run_trials(of, folder, lambda _: None, measure.clock)
     for keep_best, records in found.items():
-        higher = [record for record in records if record.values["learning_rate"] > 4e-5]
+        higher = [record for record in records if record.values["learning_rate"] > 4.001e-5]
         whole = [record for record in higher if record.fate == "complete"]
         assert whole
         for record in whole:
