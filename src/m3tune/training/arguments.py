@@ -16,7 +16,7 @@ _OPTIMIZERS: dict[OptimizerName, str] = {"adamw": "adamw_torch_fused", "adamw_8b
 
 
 def resolve_learning_rate(config: TrainConfig, hidden_size: int) -> float:
-    """The peak learning rate; "auto" falls with the square of the encoder's width, from 2e-4 at most.
+    """The peak learning rate; "auto" falls with the square of the encoder's width and is 2e-4 at most.
 
     It is 2e-5 at BGE-M3's width of 1024, which its authors and others use, and 1.4e-4 at 384: cross-validation there
     (docs/decisions/0021-learning-rate.md) found twice and four times the 1 / width of Yang et al. (2022) better.
