@@ -42,8 +42,9 @@ def ours_on_vectors(passages: int, queries: int, dimension: int) -> None:
     from m3tune.config import MineConfig, ModelConfig
     from m3tune.data.known import known_relevant
     from m3tune.data.similar import Similar
-    from m3tune.mining import Miner, Task, mine_vectors
     from m3tune.negatives.ground import make_ground
+    from m3tune.negatives.miner import Miner, mine_vectors
+    from m3tune.negatives.task import Task
     from m3tune.retrieval.vectors import Vectors
 
     corpus, asked = random_vectors(passages, queries, dimension)

@@ -4,6 +4,7 @@ import pytest
 
 from m3tune import mining, pipeline
 from m3tune.artifact import MANIFEST
+from m3tune.negatives import miner
 from m3tune.negatives.table import CANDIDATES, read_candidates
 from m3tune.recipe import build_recipe
 from m3tune.retrieval import encode as encode_module
@@ -104,13 +105,13 @@ def test_another_mining_model_and_a_pool_have_vectors_of_their_own(place, encode
 
 def test_rounds_keep_no_vectors_of_tuned_models(place, encoded, monkeypatch):
     """The second round mines with what the first tuned: encoded for itself, and thrown away."""
-    seen, real = [], mining.corpus_vectors
+    seen, real = [], miner.corpus_vectors
 
     def spied(*of, **options):
         seen.append((of[4], options["keep"]))
         return real(*of, **options)
 
-    monkeypatch.setattr(mining, "corpus_vectors", spied)
+    monkeypatch.setattr(miner, "corpus_vectors", spied)
     pipeline.run(recipe_for(place, "run", rounds=2))
     assert [keep for label, keep in seen if label == MINING] == [True, False]
     assert encoded.count(MINING) == 1

@@ -88,34 +88,3 @@ def test_a_real_refusal_of_the_allocator_is_known():
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**50, dtype=torch.uint8)
     assert is_out_of_memory(refused.value)
-
-
-FREED = """
-import torch
-from m3tune.memory import in_use_bytes, return_large_blocks
-
-cpu = torch.device("cpu")
-if {returned}:
-    return_large_blocks()
-torch.ones(8 * 2**20, dtype=torch.uint8)  # from here on glibc would keep blocks of this size
-before = in_use_bytes(cpu)
-# What stays between large blocks keeps a heap from shrinking.
-kept = []
-for _ in range(40):
-    large = torch.ones(7 * 2**20, dtype=torch.uint8)
-    kept.append((torch.ones(500_000, dtype=torch.uint8), large))
-kept = [small for small, _ in kept]
-del large
-print(in_use_bytes(cpu) - before)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
-def test_large_blocks_go_back_to_the_system_when_they_are_freed():
-    left = {}
-    for returned in (False, True):
-        code = FREED.format(returned=returned)
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        left[returned] = int(ended.stdout) / 2**20
-    assert left[True] < 40, "twenty mebibytes are kept"
-    assert left[False] > 100, "or there was nothing to mend"

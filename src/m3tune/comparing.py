@@ -24,7 +24,7 @@ from m3tune.errors import RecipeError
 from m3tune.evaluation.metrics import parse_metrics
 from m3tune.machine import pick_device, pick_precision
 from m3tune.mining import FOLDER as NEGATIVES
-from m3tune.mining import check_use
+from m3tune.negatives.task import check_use
 from m3tune.preparation import Say, prepare
 from m3tune.progress import track
 from m3tune.recipe import load_recipe

@@ -20,7 +20,6 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 _CGROUP_USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
 _PEAK_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _SAMPLE_S = 0.002
-_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**20  # malloc.h
 # How the CPU's allocator and its mathematics library say it; accelerate knows the accelerators' words.
 _SAYS_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "could not create a memory", "std::bad_alloc")
 
@@ -85,16 +84,6 @@ def _give_back() -> None:
     clear_device_cache()
     with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def return_large_blocks() -> None:
-    """Have glibc give every block of a mebibyte or more back to the system when it is freed.
-
-    Left alone it keeps blocks of up to 32 MiB in its heap, and parts of a batch, none as large as another, leave gaps
-    in it: a step took 1.6 GiB where 1.2 were in use at once (docs/log.md). Does nothing without glibc.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -39,9 +39,9 @@ from m3tune.data.token_store import tokens_kept
 from m3tune.delivering import Verdict, compare_evaluations, deliver, judge
 from m3tune.evaluation.metrics import parse_metrics
 from m3tune.measuring import evaluate, measure_base, measure_tuned, measure_words
-from m3tune.mining import check_use
+from m3tune.negatives.task import check_use
 from m3tune.optimizing.stage import check_search, search_settings
-from m3tune.preparation import Say, check_sides, prepare, silent
+from m3tune.preparation import Say, check_sides, prepare, silent, source_of
 from m3tune.processes import alone_in
 from m3tune.recipe import to_toml
 from m3tune.record import record_run
@@ -78,6 +78,7 @@ def run(recipe: Recipe, say: Say = silent) -> Verdict:
     check_use(recipe)
     check_search(recipe)
     folder = Path(recipe.output).expanduser()
+    source_of(recipe.data, folder)  # before anything is written
     with alone_in(folder):
         return _run_stages(folder, recipe, say)
 

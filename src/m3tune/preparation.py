@@ -41,16 +41,9 @@ def silent(_: str) -> None:
 def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
     """Read, compare and split the data of `config` into `directory`, unless it is there already.
 
-    Raises DataError where that lies inside the data: what is written there would be read as data the next time.
+    Raises what `source_of` does.
     """
-    on_hub = is_hub_id(config.path, asked_for=config.format == "datasets")
-    place = Path(config.path) if on_hub else resolve_path(config.path, "the data")
-    if lies_inside(directory, place) and not is_prepared(place):
-        raise DataError(
-            f"this would be written into the folder of the data, {place}, and be read as data the next time",
-            where=directory,
-            fix="name an output outside of that folder",
-        )
+    place, on_hub = source_of(config, directory)
     # What a Hub id names is taken to stay what it is: the cache keeps it.
     source = config.path if on_hub else source_fingerprint(place)
     key = StageKey(STAGE, config.preparing(), {"source": source, "m3tune": __version__})
@@ -67,6 +60,23 @@ def prepare(config: DataConfig, directory: Path, say: Say) -> Prepared:
         f"{len(split.test):,} test queries ({split.protocol})"
     )
     return prepared
+
+
+def source_of(config: DataConfig, directory: Path) -> tuple[Path, bool]:
+    """Where the data lies that is to be prepared into `directory`, and whether that is an id on the Hub.
+
+    Raises DataError where `directory` lies inside the data: what is written there would be read as data the next time.
+    """
+    if is_hub_id(config.path, asked_for=config.format == "datasets"):
+        return Path(config.path), True
+    place = resolve_path(config.path, "the data")
+    if lies_inside(directory, place) and not is_prepared(place):
+        raise DataError(
+            f"this would be written into the folder of the data, {place}, and be read as data the next time",
+            where=directory,
+            fix="name an output outside of that folder",
+        )
+    return place, False
 
 
 def check_sides(split: Split) -> None:

@@ -268,6 +268,7 @@ def test_what_is_wrong_with_a_run_is_named(tmp_path, line, what):
     assert caught.value.where.endswith("r:2")
     assert caught.value.what == what
     assert "query Q0 passage rank score tag" in caught.value.fix or "keep its better rank" in caught.value.fix
+    assert "skip" not in caught.value.fix  # no setting leaves lines of a run out
     intake = Intake(skip_bad=True)
     assert read_run(tmp_path / "r", intake) == {"p": [Hit("a", 1.0)]}
     assert intake.rejected["hit"].total() == 1

@@ -188,3 +188,18 @@ def test_a_text_longer_than_the_sliding_window_is_refused_with_the_limit():
     full, _ = attend_row(inputs, runs)
     within, _ = attend_row(inputs, runs, sliding_window=9)
     assert torch.equal(full, within)
+
+
+def test_products_come_in_few_sizes_whatever_the_lengths_of_texts(monkeypatch):
+    """oneDNN keeps its kernels for every size; texts of 33 to 48 tokens share theirs, forward and backward."""
+    seen, real = set(), torch.matmul
+
+    def spied(a, b):
+        seen.add((tuple(a.shape), tuple(b.shape)))
+        return real(a, b)
+
+    monkeypatch.setattr(torch, "matmul", spied)
+    for length in range(33, 49):
+        query, key, value = (torch.randn(2, 3, length, 8, requires_grad=True) for _ in range(3))
+        blocked_attention(query, key, value, 0.3).sum().backward()
+    assert seen == {((2, 3, 48, 8), (2, 3, 8, 48)), ((2, 3, 48, 48), (2, 3, 48, 8))}

@@ -143,7 +143,7 @@ def test_roberta_kinds_count_positions_from_the_padding_index_plus_one(both_ways
     run_packed(backbone, pack(random_texts([3, 2])))
     hook.remove()
     assert position_offset(backbone) == first
-    assert seen[0].flatten().tolist() == [first, first + 1, first, first + 1, first + 2]
+    assert seen[0].flatten().tolist()[:5] == [first, first + 1, first, first + 1, first + 2]
 
 
 def test_the_offset_follows_the_padding_index_of_the_model():
@@ -262,3 +262,13 @@ def test_token_budget_batches_hold_every_text_once_longest_first_within_the_budg
 
 def test_no_texts_make_no_batches():
     assert list(token_budget_batches(np.zeros(0, dtype=np.int64), 10)) == []
+
+
+def test_rows_come_to_the_backbone_in_few_sizes():
+    """A text that nobody reads fills them up; what is read of the others is the same to rounding."""
+    backbone, seen = tiny_model(), []
+    backbone.register_forward_pre_hook(lambda _, args, named: seen.append(named["input_ids"].shape), with_kwargs=True)
+    for lengths in ([9], [40, 3], [16, 16], [20, 11, 2]):
+        packed = pack(random_texts(lengths))
+        assert run_packed(backbone, packed).shape[0] == packed.num_tokens == sum(lengths)
+    assert seen == [(1, 32), (1, 64), (1, 32), (1, 64)]

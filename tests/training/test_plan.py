@@ -156,7 +156,8 @@ def test_activations_beyond_the_probes_are_foretold_though_gradients_rule_the_sh
 
     monkeypatch.setattr(costs_module, "probe", passing)
     costs = measure_costs(encoder, batch, config, dtype)
-    assert costs.activations(10_000) == pytest.approx((1 + 10_000 * (1 + layer_share)) * MIB, rel=1e-3)
+    with_gaps = 1.2 * (1 + 10_000 * (1 + layer_share)) * MIB
+    assert costs.activations(10_000) == pytest.approx(with_gaps, rel=1e-3)
 
 
 def test_gradients_count_where_they_are_more_than_the_activations_that_they_follow(planned):

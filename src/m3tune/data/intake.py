@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from m3tune.data.files import temporary_folder
 from m3tune.errors import DataError
 
+_SKIP = "m3tune convert or prepare with --skip-bad, or data.skip_bad = true in a recipe"
 _SHOWN = 10
 _REJECTED_CHARACTERS = 1_000_000  # a longer bad record is cut in rejected.jsonl: it is no text that anybody reads
 
@@ -43,11 +44,13 @@ def first_value(rows: Iterable[Row]) -> Any:
 class Intake:
     """Counts records by kind (such as row, query, passage, judgment).
 
-    Without `skip_bad`, `finish` raises the bad records; with it, they are left out, and kept on disk to be saved.
+    Without `skip_bad`, `finish` raises the bad records; with it, they are left out, and kept on disk to be saved. The
+    errors name the setting that leaves them out, if the file is `skippable`: read as data, which has such a setting.
     """
 
-    def __init__(self, *, skip_bad: bool = False) -> None:
+    def __init__(self, *, skip_bad: bool = False, skippable: bool = True) -> None:
         self.skip_bad = skip_bad
+        self._or_skip = f"; or leave {{}} out: {_SKIP}" if skippable else ""
         self.kept: Counter[str] = Counter()
         self.merged: Counter[str] = Counter()
         self.rejected: dict[str, Counter[str]] = {}
@@ -85,9 +88,8 @@ class Intake:
         total = sum(map(Counter.total, self.rejected.values()))
         first = self.shown[0]
         if total == 1:
-            raise DataError(
-                first.what, where=first.where, fix=f"{first.fix}; or leave it out: {_SKIP}", reason=first.reason
-            )
+            fix = f"{first.fix}{self._or_skip.format('it')}"
+            raise DataError(first.what, where=first.where, fix=fix, reason=first.reason)
         by_reason = Counter[str]()
         for reasons in self.rejected.values():
             by_reason.update(reasons)
@@ -95,7 +97,7 @@ class Intake:
         more = f"\n… and {total - _SHOWN:,} more" if total > _SHOWN else ""
         raise DataError(
             "\n".join(str(error) for error in self.shown) + f"{more}\n{total:,} bad records: {reasons_in_words}",
-            fix=f"mend them, or leave them out: {_SKIP}",
+            fix=f"mend them{self._or_skip.format('them')}",
             reason=first.reason,
         )
 
@@ -133,9 +135,6 @@ class Intake:
         line = {"where": row.where, "kind": kind, "reason": error.reason, "what": error.what, "fix": error.fix}
         with self._rejected.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(line | {"record": record}, ensure_ascii=False, default=str) + "\n")
-
-
-_SKIP = "m3tune convert or prepare with --skip-bad, or data.skip_bad = true in a recipe"
 
 
 def in_words(counts: dict[str, dict[str, Any]]) -> list[str]:

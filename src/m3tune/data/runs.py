@@ -21,7 +21,7 @@ def read_run(file: Path, intake: Intake | None = None) -> Run:
     errors without one: a rank that is no whole number, a score that is none, a passage twice for one query. Raises
     DataError where the file cannot be read.
     """
-    intake = intake or Intake()
+    intake = intake or Intake(skippable=False)
     ranks: dict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
 
     def add(fields: list[str], where: str) -> bool:

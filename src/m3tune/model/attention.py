@@ -24,6 +24,7 @@ from m3tune.model.packing import LengthRun
 
 PACKED = "m3tune_packed"
 
+_ROUND_TOKENS = 16
 _BLOCK_BYTES = 2 * 2**20  # scores of one block stay in the processor's cache
 
 
@@ -98,8 +99,21 @@ def _blocks(query: Tensor) -> list[slice]:
     return [slice(i, i + texts) for i in range(0, n, texts)]
 
 
-def _probabilities(scaled_query: Tensor, key: Tensor) -> Tensor:
-    return torch.softmax(torch.matmul(scaled_query, key.transpose(2, 3)), dim=-1)
+def _round(x: Tensor) -> Tensor:
+    """(n, H, L, E) with tokens of zeros up to a round number.
+
+    oneDNN makes kernels for every size of a product and never lets go of them: 0.5 MiB for each L, without end where
+    texts are long.
+    """
+    filler = -x.shape[2] % _ROUND_TOKENS
+    return F.pad(x, (0, 0, 0, filler)) if filler else x
+
+
+def _probabilities(scaled_query: Tensor, key: Tensor, length: int) -> Tensor:
+    """Of rounded tensors; tokens from `length` on are seen by nobody."""
+    scores = torch.matmul(scaled_query, key.transpose(2, 3))
+    scores[..., length:] = -torch.inf
+    return torch.softmax(scores, dim=-1)
 
 
 def _token_major(like: Tensor) -> Tensor:
@@ -109,9 +123,10 @@ def _token_major(like: Tensor) -> Tensor:
 
 
 def _blocked_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    out = _token_major(query)
+    out, length = _token_major(query), query.shape[2]
     for block in _blocks(query):
-        out[block] = torch.matmul(_probabilities(query[block] * scale, key[block]), value[block])
+        p = _probabilities(_round(query[block] * scale), _round(key[block]), length)
+        out[block] = torch.matmul(p, _round(value[block]))[:, :, :length]
     return out
 
 
@@ -127,14 +142,15 @@ class _BlockedAttention(torch.autograd.Function):
         """D softmax(s) = p * (dp - sum(p * dp)), with p recomputed block by block."""
         query, key, value = ctx.saved_tensors
         grad_query, grad_key, grad_value = _token_major(query), _token_major(key), _token_major(value)
+        length = query.shape[2]
         for block in _blocks(query):
-            scaled_query, k, g = query[block] * ctx.scale, key[block], grad[block]
-            p = _probabilities(scaled_query, k)
-            grad_value[block] = torch.matmul(p.transpose(2, 3), g)
-            grad_p = torch.matmul(g, value[block].transpose(2, 3))
+            scaled_query, k, g = _round(query[block] * ctx.scale), _round(key[block]), _round(grad[block])
+            p = _probabilities(scaled_query, k, length)
+            grad_value[block] = torch.matmul(p.transpose(2, 3), g)[:, :, :length]
+            grad_p = torch.matmul(g, _round(value[block]).transpose(2, 3))
             grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
-            grad_query[block] = torch.matmul(grad_scores, k) * ctx.scale
-            grad_key[block] = torch.matmul(grad_scores.transpose(2, 3), scaled_query)
+            grad_query[block] = torch.matmul(grad_scores, k)[:, :, :length] * ctx.scale
+            grad_key[block] = torch.matmul(grad_scores.transpose(2, 3), scaled_query)[:, :, :length]
         return grad_query, grad_key, grad_value, None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -15,11 +16,12 @@ from transformers.utils import logging as transformers_logging
 
 from m3tune.errors import ModelError
 from m3tune.model.attention import PACKED
-from m3tune.model.packing import Packed, pack
+from m3tune.model.packing import LengthRun, Packed, pack
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
 _SELF_CHECK_TOLERANCE = 1e-3
+_ROUND_TOKENS = 32
 
 
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -102,13 +104,19 @@ def longest_text_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTokenize
 
 
 def run_packed(backbone: PreTrainedModel, packed: Packed) -> Tensor:
-    """Last hidden states of a packed row: (T, D)."""
+    """Last hidden states of a packed row: (T, D).
+
+    The row is filled up to a round number of tokens by a text that nobody reads. Else every row has a size of its own,
+    for each of which oneDNN makes and keeps kernels, hundreds of MiB in bfloat16, and malloc leaves gaps in its heap.
+    """
+    filler = -packed.num_tokens % _ROUND_TOKENS
+    runs = (*packed.runs, LengthRun(packed.num_tokens, 1, filler)) if filler else packed.runs
     output = backbone(
-        input_ids=packed.input_ids[None],
-        position_ids=packed.positions[None] + position_offset(backbone),
-        packed_runs=packed.runs,
+        input_ids=F.pad(packed.input_ids, (0, filler))[None],
+        position_ids=F.pad(packed.positions, (0, filler))[None] + position_offset(backbone),
+        packed_runs=runs,
     )
-    return output.last_hidden_state[0]
+    return output.last_hidden_state[0, : packed.num_tokens]
 
 
 @contextlib.contextmanager

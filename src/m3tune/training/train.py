@@ -23,7 +23,7 @@ from m3tune.data.collection import Collection
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
 from m3tune.machine import pick_device, pick_precision
-from m3tune.memory import GIB, peak_of_work, return_large_blocks
+from m3tune.memory import GIB, peak_of_work
 from m3tune.model.backbone import quiet_transformers
 from m3tune.model.encoder import Encoder, set_dropout
 from m3tune.progress import track
@@ -150,8 +150,6 @@ def _made_ready(
     _check_objective(encoder, config)
     feed = make_feed(encoder, collection, similar, query_ids, config, say)
     device = pick_device()
-    if device.type == "cpu":
-        return_large_blocks()
     encoder.to(device)
     set_dropout(encoder, config.dropout)
     return feed, EpochBatches(feed.sets, config), pick_precision(config.precision, device)

@@ -101,7 +101,7 @@ def _axes(
 ) -> tuple[Place, list[str]]:
     """Where a point goes in the frame, and the lines and numbers behind the points."""
     x_low, x_high = min(xs), max(xs)
-    y_ticks = [tick for tick in nice_ticks(min(ys), max(ys), about) if tick >= least]
+    y_ticks = [tick for tick in nice_ticks(max(min(ys), least), max(*ys, least), about) if tick >= least]
     x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low <= tick <= x_high and tick.is_integer()]
     at = placing(frame, (x_low, x_high), (y_ticks[0], y_ticks[-1]))
     return at, grid(frame, at, x_ticks or [x_low], y_ticks, x_low)
