@@ -227,7 +227,8 @@ def test_heads_that_learn_apart_leave_the_dense_head_as_if_it_were_alone(tiny_fo
             loss.backward()
         assert not encoder.heads_apart, "an encoder as before"
         assert all(weight.grad.abs().max() > 0 for weight in encoder.heads.parameters()), "they learn all the same"
-        losses = 1 + len(heads) + bool(heads)  # that of a hybrid too; the sum is divided by how many there are
+        # Else that of a hybrid too, and the sum is divided by how many there are.
+        losses = 1 if apart else 1 + len(heads) + bool(heads)
         grads[name] = torch.cat(
             [w.grad.flatten() * losses for w in encoder.backbone.parameters() if w.grad is not None]
         )

@@ -57,7 +57,7 @@ class Objective:
     teacher_temperature: float = 1.0
     matryoshka_dims: tuple[int, ...] = ()
     false_negative_margin: float | None = None
-    heads_apart: bool = False  # the hybrid teaches the other heads to add to dense, and dense nothing
+    heads_apart: bool = False  # the hybrid teaches the other heads to add to dense, and dense nothing; see `_weighed`
 
     @classmethod
     def of(cls, config: TrainConfig) -> Objective:
@@ -92,12 +92,12 @@ def unified(
     """The loss of a batch, and what it was made of.
 
     The loss of each head and of the hybrid (the weighted sum of the heads' scores) is times its weight, and the sum is
-    divided by how many of them there are. Heads that are not there or weigh nothing do not take part. Where
-    `self_distill`, the same sum over heads, but of the cross entropy from the detached hybrid's distribution, is
-    averaged with it. M3 (Chen et al., 2024, section 3.3), with the weights of FlagEmbedding 1.4.2. With
-    a margin, suspected negatives are left out of all of it, for all heads: by the guide's scores (GISTEmbed, Solatorio,
-    2024), or without one by the hybrid's over the sum of its weights, or where there is no hybrid by the first head
-    that has a loss.
+    divided by how many of them there are; with heads apart, dense is not in that mean but added to it. Heads that are
+    not there or weigh nothing do not take part. Where `self_distill`, the same sum over heads, but of the cross entropy
+    from the detached hybrid's distribution, is averaged with it. M3 (Chen et al., 2024, section 3.3), with the weights
+    of FlagEmbedding 1.4.2. With a margin, suspected negatives are left out of all of it, for all heads: by the guide's
+    scores (GISTEmbed, Solatorio, 2024), or without one by the hybrid's over the sum of its weights, or where there is
+    no hybrid by the first head that has a loss.
     """
     scores = head_scores(queries, passages)
     mixed = objective.mixed(tuple(scores))
@@ -186,4 +186,11 @@ def _own_scores(objective: Objective, compared: Mapping[str, Tensor], mixed: Seq
 
 
 def _weighed(objective: Objective, parts: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([objective.loss_weights[name] * loss for name, loss in parts.items()]).sum() / len(parts)
+    """The mean of the weighed losses; with heads apart that of dense stands beside the mean of the others.
+
+    So the encoder's gradient is as large as where dense is trained alone, and clipping does the same to it.
+    """
+    weighed = {name: objective.loss_weights[name] * loss for name, loss in parts.items()}
+    alone = weighed.pop("dense") if objective.heads_apart and "dense" in weighed and len(weighed) > 1 else None
+    mean = torch.stack(list(weighed.values())).mean()
+    return mean if alone is None else alone + mean
