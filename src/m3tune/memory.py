@@ -79,11 +79,21 @@ def clear_cache() -> None:
     _give_back()
 
 
+def trim_heap() -> None:
+    """Have glibc give the free pages of its heap back to the system; does nothing without glibc.
+
+    Parts of a batch have blocks of all sizes, and each finds the gaps of the last too small: five steps of a training
+    that held 2,500 tokens at once reached 1,658 MiB, and 1,484 with this before each part, for up to a fifth more time
+    (docs/log.md).
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _give_back() -> None:
     """To the device and to the system: freed memory that is kept for later would be taken for memory in use."""
     clear_device_cache()
-    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heap()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from m3tune.data.tokens import Texts, TokenTable, tokenize
 from m3tune.errors import DoesNotFitError
 from m3tune.fitting import in_stretches, longest_that_fits
 from m3tune.machine import autocast
+from m3tune.memory import trim_heap
 from m3tune.model.encoder import Encoder
 from m3tune.model.packing import pack
 from m3tune.progress import track
@@ -80,6 +81,7 @@ def fill(
     left = order[done:]
     was_training = encoder.training
     encoder.eval()
+    trim_heap()  # of what tokenising or training left in it
     with (
         torch.inference_mode(),
         track(label, total=tokens.num_tokens, done=int(tokens.lengths[order[:done]].sum())) as advance,

@@ -10,7 +10,6 @@ GradCache (Gao et al., 2021) takes gradients of the vectors first and needs a se
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from m3tune.memory import trim_heap
 from m3tune.model.packing import Packed, pack
 from m3tune.types import Head
 from m3tune.vectors import Embeddings
@@ -68,8 +68,15 @@ def encode_parts(model: torch.nn.Module, parts: Parts, heads: Sequence[Head], *,
     With `dropout` the random numbers of each part are kept for when it is computed again.
     """
     found: list[Embeddings] = []
+    tight = parts.device.type == "cpu" and parts.kept < len(parts.slices)
+
+    def encode(packed: Packed) -> Embeddings:
+        if tight:
+            trim_heap()
+        encoded: Embeddings = model(packed, heads=heads)
+        return encoded
+
     for packed, kept in parts.packed():
-        encode = partial(model, heads=heads)
         if kept:
             found.append(encode(packed))
         else:
