@@ -306,7 +306,7 @@ def test_wrong_data_leaves_no_stage(place, tmp_path):
     recipe = recipe_for(place, tmp_path / "run", data="missing")
     with pytest.raises(DataError, match="does not exist"):
         pipeline.run(recipe)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["resolved.toml"]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("side", ["dev", "test"])

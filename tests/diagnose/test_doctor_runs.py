@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ailing import base_model, collection, half_false, prepared_data, run_of, shuffled
 
 from m3tune.artifact import read_json, write_json
 from m3tune.config import ModelConfig
+from m3tune.diagnose.doctor import sampling
 from m3tune.diagnose.doctor.reading import read_model, read_run, statements
 from m3tune.diagnose.doctor.registry import case_findings
 from m3tune.encoding import encode_collection
@@ -111,7 +113,8 @@ def test_the_figures_are_near_the_truth(cases):
 # --- what is read
 
 
-def test_a_sample_is_scored_as_searching_scores(runs):
+def test_a_sample_is_scored_as_searching_scores(runs, monkeypatch):
+    monkeypatch.setattr(sampling, "pick_precision", lambda *_: torch.float32)  # on machines with fast bfloat16 too
     case = read_run(runs("half false"), 20)
     sample = case.sample
     assert (sample.num_train, len(sample.query_ids)) == (20, 40)
