@@ -523,6 +523,7 @@ def test_a_small_chart_has_a_line_and_a_band_for_each_of_its_lines():
     zero = Line("x", [[1, 0.0], [2, 0.0]])
     assert ">-1<" in small_chart([zero], title="t")
     assert ">-1<" not in small_chart([zero], title="t", least=0.0), "a share has no room below zero"
+    assert "<svg" in small_chart([Line("x", [[0, -2.0], [1, -1.0]])], title="t", least=0.0), "nor has what lies there"
     assert 'class="dot line-1"' in small_chart([Line("x", [[4, 1.0]], [0.1])], title="t")
 
 
