@@ -237,6 +237,18 @@ def test_heads_that_learn_apart_leave_the_dense_head_as_if_it_were_alone(tiny_fo
     assert apart or off > 0.1
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_training_apart_moves_the_encoder_as_training_dense_alone_does(tiny_folders, collection, tmp_path, apart):
+    """Clipping too, which is at work in every step here."""
+    ended = {}
+    for name, heads in (("alone", ()), ("beside", ("sparse", "multi"))):
+        encoder = fresh(tiny_folders, new_heads=heads, multi_dim=None)
+        settings = {"max_steps": 6, "evaluations": 1, "max_grad_norm": 0.05, "heads_apart": apart and bool(heads)}
+        tuned(encoder, collection, tmp_path / name, evaluate_dev=constant, **settings)
+        ended[name] = torch.cat([weight.flatten() for weight in encoder.backbone.parameters()])
+    assert ((ended["beside"] - ended["alone"]).abs().max() < 1e-5) == apart
+
+
 def loss_of(encoder, collection, config):
     """The unified loss of the training queries with a passage each."""
     query_ids = TRAIN_QUERIES[:8]

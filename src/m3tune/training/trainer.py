@@ -200,6 +200,18 @@ class RetrievalTrainer(Trainer):
                 optimizer.add_param_group({**group, "params": of_heads, "lr": rate})
         return optimizer
 
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        """With heads apart, theirs by itself, so that it has no say in how much of the encoder's is cut off."""
+        if not self.config.heads_apart:
+            norm: torch.Tensor = super()._clip_grad_norm(model)
+            return norm
+        heads = {id(parameter) for parameter in self.encoder.heads.parameters()}
+        of_heads = [parameter for parameter in model.parameters() if id(parameter) in heads]
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in heads]
+        self.accelerator.clip_grad_norm_(of_heads, self.args.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)
+        return norm
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Development metrics under the names the Trainer expects."""
         metrics = {f"eval_{name}": value for name, value in self.evaluate_dev(self.encoder).items()}
