@@ -205,11 +205,9 @@ class RetrievalTrainer(Trainer):
         if not self.config.heads_apart:
             norm: torch.Tensor = super()._clip_grad_norm(model)
             return norm
-        heads = {id(parameter) for parameter in self.encoder.heads.parameters()}
-        of_heads = [parameter for parameter in model.parameters() if id(parameter) in heads]
-        rest = [parameter for parameter in model.parameters() if id(parameter) not in heads]
-        self.accelerator.clip_grad_norm_(of_heads, self.args.max_grad_norm)
-        norm = self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.encoder.backbone.parameters(), self.args.max_grad_norm)
+        # Not by the accelerator, which unscales float16 gradients, all of them, and must do so once.
+        torch.nn.utils.clip_grad_norm_(self.encoder.heads.parameters(), self.args.max_grad_norm)
         return norm
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
