@@ -10,6 +10,7 @@ from m3tune.data.similar import Similar
 from m3tune.model.encoder import set_dropout
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder
+from m3tune.training import microbatches
 from m3tune.training.microbatches import Parts, cut, encode_parts
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.training.train import train
@@ -138,3 +139,14 @@ def test_dropout_draws_the_same_numbers_when_a_part_is_computed_again(tiny_folde
     assert len(again) == parts - 1
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("budget, trimmed", [(12, True), (10_000, False)])
+def test_the_heap_is_trimmed_where_not_all_activations_are_held(tiny_folders, monkeypatch, budget, trimmed):
+    """Before each part, on the way forward and when it is computed again."""
+    times = []
+    monkeypatch.setattr(microbatches, "trim_heap", lambda: times.append(1))
+    encoder, _ = load_encoder(ModelConfig(path=str(tiny_folders["bert"])))
+    parts = Parts([np.arange(5, 11)] * 6, budget, CPU)
+    encode_parts(encoder, parts, ("dense",), dropout=False).dense.sum().backward()
+    assert len(times) == (2 * len(parts.slices) - parts.kept if trimmed else 0)
