@@ -46,17 +46,17 @@ def main() -> None:
         print(peak_gib(step(arguments.peak_of), repeats=1))
         return
     print_machine()
-    steps = {name: step(name) for name in CONTESTANTS}
-    medians = interleaved_medians(steps, arguments.repeats)
-    print(f"\n{len(queries)} pairs, texts up to {arguments.tokens} tokens, median of {arguments.repeats} steps")
-    print_table(medians, CONTESTANTS[0], "s/step")
     sizes = ["--pairs", str(arguments.pairs), "--tokens", str(arguments.tokens)]
     peaks = {}
-    for name in CONTESTANTS:
+    for name in CONTESTANTS:  # first, while this process is small: what it has held it does not give back
         command = [sys.executable, __file__, *sizes, "--peak-of", name]
         peaks[name] = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    print("\npeak memory beyond the loaded model")
+    print(f"\n{len(queries)} pairs, texts up to {arguments.tokens} tokens\n\npeak memory beyond the loaded model")
     print_table(peaks, CONTESTANTS[0], "GiB")
+    steps = {name: step(name) for name in CONTESTANTS}
+    medians = interleaved_medians(steps, arguments.repeats)
+    print(f"\nmedian of {arguments.repeats} steps")
+    print_table(medians, CONTESTANTS[0], "s/step")
 
 
 def cached(queries: list[str], passages: list[str], tokens: int, *, best: bool) -> Callable[[], None]:

@@ -392,6 +392,25 @@ def test_a_negative_just_below_the_positive_is_suspected():
     assert finding.evidence["estimated_share"] > 0.8
 
 
+def test_a_low_temperature_is_no_finding_where_suspects_take_little_of_the_gradient():
+    cold = trained(suspected(W, 8), temperature=0.01)
+    crowded = scored(cold, "base", W.sample.given, 1.2)  # every negative is pushed as hard as the suspects
+    assert "low-temperature" in codes(cold)
+    assert "low-temperature" not in codes(crowded)
+
+
+def test_of_few_negatives_a_share_that_may_be_chance_is_a_note():
+    given = W.sample.given.copy()
+    given[30:] = False
+    given &= np.cumsum(given, axis=1) == 1  # one for each of thirty queries
+    few = replace(W, sample=replace(W.sample, given=given))
+    near = scored(few, "base", given & (np.arange(QUERIES) < 5)[:, None], 1.5)
+    (finding,) = [f for f in case_findings(near) if f.code == "false-negatives"]
+    assert (finding.evidence["count"], finding.evidence["of"]) == (5, 30)
+    assert finding.severity == "note"
+    assert finding.evidence["at_least"] < 0.1 < finding.evidence["estimated_share"]
+
+
 def test_a_base_that_ranks_at_random_says_nothing_about_given_negatives():
     noise = np.random.default_rng(3).normal(size=W.sample.positive.shape)
     assert "false-negatives" not in codes(scored(W, "base", np.ones_like(W.sample.positive), noise))

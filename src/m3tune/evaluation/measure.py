@@ -95,7 +95,7 @@ def measure_encoder(
 ) -> Measured:
     """Search every set of queries among the passages by `heads`, all that the encoder has unless fewer are named.
 
-    Passages' vectors are float32 in memory. Where they would take over a gibibyte and `place` is given they go there,
+    Passages' vectors are float32 in memory. Where they would take over 256 MiB and `place` is given they go there,
     multi-vectors as float16, and an interrupted attempt goes on; the caller deletes the folder when it is done. What
     others will ask for again is to `keep`, see `retrieval.corpus`.
     """

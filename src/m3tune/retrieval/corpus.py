@@ -24,7 +24,7 @@ from m3tune.retrieval.store import open_vectors, store_vectors, vectors_key
 from m3tune.retrieval.vectors import Vectors
 from m3tune.types import Head
 
-_MEMORY_BYTES = 2**30  # what takes more goes to disk
+_MEMORY_BYTES = 2**28  # what takes more goes to disk: the plan of a training leaves no room for it
 _folder: ContextVar[Path | None] = ContextVar("folder of kept vectors", default=None)
 
 
@@ -57,10 +57,10 @@ def corpus_vectors(
     *,
     keep: bool = False,
 ) -> Vectors:
-    """Vectors in memory or, where they would take over a gibibyte and `place` is given, there.
+    """Vectors in memory or, where they would take over 256 MiB and `place` is given, there.
 
     Inside `vectors_kept` those to `keep` are written to its folder, and found there by whoever asks for them again, by
-    all or some of the heads. Multi-vectors are float16 where all would take over a gibibyte, else as in memory float32.
+    all or some of the heads. Multi-vectors are float16 where all would take over 256 MiB, else as in memory float32.
     """
     folder = _folder.get() if keep else None
     if folder is not None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from m3tune.diagnose.doctor.case import Case, Sample
 from m3tune.diagnose.wording import found, share, shown
+from m3tune.negatives.estimate import exact_rate
 from m3tune.types import Finding
 
 _FEWEST = 20  # queries from which a share means something
@@ -64,24 +65,25 @@ def false_negatives(case: Case) -> Iterator[Finding]:
         return
     near = sample.scores["base"] > _nearly_positive(sample)[:, None]
     suspected = sample.given & near
-    given, chance = suspected.sum() / sample.given.sum(), _share(near, sample.others)
-    excess = float((given - chance) / max(1 - chance, 1e-9))
+    count, of, chance = int(suspected.sum()), int(sample.given.sum()), _share(near, sample.others)
+    excess, at_least = ((part - chance) / max(1 - chance, 1e-9) for part in (count / of, exact_rate(count, of).low))
     if excess >= _FALSE:
         yield found(
             "false-negatives",
-            "error" if excess >= _MANY_FALSE else "warning",
+            "error" if at_least >= _MANY_FALSE else "warning" if at_least >= _FALSE else "note",
             "given negatives",
-            f"{share(int(suspected.sum()), int(sample.given.sum()))} score nearly as high as the query's positive, or "
-            f"higher, in the untuned model; of other queries' passages {chance:.1%}: about {excess:.0%} of the "
-            "negatives may be relevant",
+            f"{share(count, of)} score nearly as high as the query's positive, or higher, in the untuned model; of "
+            f"other queries' passages {chance:.1%}: about {excess:.0%} of the negatives may be relevant, "
+            f"{max(0.0, at_least):.0%} at least",
             "read the pairs below; train without the suspects: "
             + case.again("train.false_negative_margin=0.0", "train.temperature=0.05")
             + f", or {case.better_negatives}",
             _suspects(case, sample, suspected),
-            count=int(suspected.sum()),
-            of=int(sample.given.sum()),
-            by_chance=round(float(chance), 4),
+            count=count,
+            of=of,
+            by_chance=round(chance, 4),
             estimated_share=round(excess, 4),
+            at_least=round(at_least, 4),
         )
 
 

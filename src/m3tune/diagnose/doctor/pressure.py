@@ -76,6 +76,8 @@ def low_temperature(case: Case) -> Iterator[Finding]:
     if queries < _SOME_SUSPECTED * sample.num_train:
         return
     parts = [_part(gradient_weights(sample, at), suspected) for at in (config.temperature, _USUAL_TEMPERATURE)]
+    if parts[0] < _HARD_PUSHED:
+        return
     yield found(
         "low-temperature",
         case.hint,
