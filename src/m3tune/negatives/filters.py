@@ -5,7 +5,7 @@ M candidates, N known positives, P passages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +31,16 @@ SUSPECTS = frozenset({EARLIER, THRESHOLD, MARGIN, TEACHER, HIGH})  # reasons to 
 def known_masks(pairs: Pairs, ground: Ground) -> Masks:
     """What judgments and copies say: relevant to the query or one like it, nearly a positive, the query's own text."""
     query, passage = ground.positives
-    collection, known = ground.collection, ground.known
-    canonical = _numbers(ground, lambda id_: collection.canonical_passage[id_])
-    group = _numbers(ground, known.group)
-    number_of = {known.group(id_): number for id_, number in zip(ground.passage_ids, group.tolist(), strict=True)}
+    copy, (group, number_of) = ground.copies.numbers, ground.groups
     of_query = columns(
         (row, number_of[name])
         for row, query_id in enumerate(ground.query_ids)
-        for name in known.of_query[query_id]
+        for name in ground.known.of_query[query_id]
         if name in number_of
     )
     return {
         KNOWN: _among(ground, pairs, (query, passage), ground.own_numbers),
-        COPY: _among(ground, pairs, (query, canonical[passage]), canonical),
+        COPY: _among(ground, pairs, (query, copy[passage]), copy),
         NEARLY: _among(ground, pairs, (query, group[passage]), group),
         LIKE_QUERY: _among(ground, pairs, of_query, group),
         ITSELF: _own_text(pairs, ground),
@@ -64,7 +61,7 @@ def document_mask(pairs: Pairs, ground: Ground) -> np.ndarray:
 
 def repeated_mask(pairs: Pairs, ground: Ground, score: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """(M,) whether a candidate that is left is nearly the same as one with a better score, or an earlier one."""
-    group = _numbers(ground, ground.known.group)
+    group = ground.groups.numbers
     rows = np.flatnonzero(~removed)
     order = rows[np.argsort(-score[rows], kind="stable")]
     _, first = np.unique(ground.codes(pairs.query[order], group[pairs.passage[order]]), return_index=True)
@@ -111,13 +108,6 @@ def first_reasons(masks: Masks) -> np.ndarray:
     """(M,) int64: 1 + the place in `masks` of the first reason that applies, 0 where none does."""
     table = np.stack([np.zeros_like(next(iter(masks.values()))), *masks.values()])
     return table.argmax(axis=0)
-
-
-def _numbers(ground: Ground, first_of: Callable[[str], str]) -> np.ndarray:
-    """(P,) the number of what stands for each passage."""
-    numbers: dict[str, int] = {}
-    names = map(first_of, ground.passage_ids)
-    return np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.int64, len(ground.passage_ids))
 
 
 def _among(ground: Ground, pairs: Pairs, listed: tuple[np.ndarray, np.ndarray], number: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,13 @@ from m3tune.data.collection import Collection
 from m3tune.data.files import open_text
 from m3tune.data.known import KnownRelevant
 from m3tune.errors import DataError, excerpt, listed
+
+
+class Numbered(NamedTuple):
+    """What stands for each passage as a number, (P,) int64, and the number of each name of such a thing."""
+
+    numbers: np.ndarray
+    of_name: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,16 @@ class Ground:
         """(P,) the row of each passage: what stands for it where copies are told apart."""
         return np.arange(len(self.passage_ids))
 
+    @cached_property
+    def copies(self) -> Numbered:
+        """The same number for passages with the very same text."""
+        return numbered(self.collection.canonical_passage[id_] for id_ in self.passage_ids)
+
+    @cached_property
+    def groups(self) -> Numbered:
+        """The same number for passages that are nearly the same."""
+        return numbered(map(self.known.group, self.passage_ids))
+
     def rows(self, pairs: Iterable[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
         """Query rows and passage rows, (n,) int64 each, of those of the pairs whose query and passage are here."""
         query_row, passage_row = self.query_row, self.passage_row
@@ -56,6 +74,13 @@ class Ground:
     def codes(self, query: np.ndarray, value: np.ndarray) -> np.ndarray:
         """One int64 for each pair of a query row and a passage row, or what stands for the passage."""
         return query * max(len(self.passage_ids), 1) + value
+
+
+def numbered(names: Iterable[str]) -> Numbered:
+    """Names as numbers, in the order of their first appearance."""
+    of_name: dict[str, int] = {}
+    numbers = np.fromiter((of_name.setdefault(name, len(of_name)) for name in names), np.int64)
+    return Numbered(numbers, of_name)
 
 
 def columns(pairs: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
