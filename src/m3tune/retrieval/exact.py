@@ -37,7 +37,7 @@ class Ranked(NamedTuple):
 
 
 ScoreBlock = Callable[[Embeddings, Embeddings, Tensor], Tensor]
-"""The scores (q, p) of some queries and some passages; dense ones in the room (n,) that is given, where it is enough."""
+"""The scores (q, p) of some queries and some passages, dense ones in the room (n,) that is given if that suffices."""
 
 _NO_ROOM = torch.empty(0)
 
