@@ -83,7 +83,7 @@ RULES: Mapping[str, Rule] = {
     "highest that loses at most 2 %": highest(0.02),
     "highest that loses at most 1 %": highest(0.01),
     "highest that loses nothing": highest(0.0),
-    "highest, whatever it loses": highest(1.0),
+    "highest, whatever it loses": highest(0.99),
     "always the base": always(BASE),
     "always merged 0.7": always("merged 0.7"),
     "always the checkpoint": always("tuned"),
@@ -118,7 +118,7 @@ def measure_contenders(folder: Path, recipe: Recipe, prepared: Prepared) -> None
 
 def read_fold(folder: Path, recipe: Recipe) -> Fold:
     """What `run_fold` left."""
-    prepared = pipeline.prepare(recipe.data, folder / "data")
+    prepared = pipeline.prepare(recipe.data, folder / "data", pipeline.silent)
 
     def values(at: Path) -> Mapping[str, float]:
         evaluation: Evaluation = load_evaluation(at, HEAD)
