@@ -36,10 +36,22 @@ class Ranked(NamedTuple):
     scores: np.ndarray  # (K,) float32
 
 
-ScoreBlock = Callable[[Embeddings, Embeddings, Tensor], Tensor]
-"""The scores (q, p) of some queries and some passages, dense ones in the room (n,) that is given if that suffices."""
+class Room:
+    """Memory for the scores of one block after another: new pages for each take a CPU a sixth longer."""
 
-_NO_ROOM = torch.empty(0)
+    def __init__(self) -> None:
+        """None is taken before the first block."""
+        self._numbers = torch.empty(0)
+
+    def of(self, queries: int, passages: int, device: torch.device) -> Tensor:
+        """(queries, passages) float32 of the same memory as the last time, whatever is in it."""
+        if len(self._numbers) < queries * passages:
+            self._numbers = torch.empty(queries * passages, device=device)
+        return self._numbers[: queries * passages].view(queries, passages)
+
+
+ScoreBlock = Callable[[Embeddings, Embeddings, Room | None], Tensor]
+"""The scores (q, p) of some queries and some passages; dense ones in the room, where one is given."""
 
 
 def rank(queries: Vectors, passages: Vectors, head: Head, depth: int, device: torch.device = CPU) -> list[Ranked]:
@@ -64,7 +76,7 @@ def all_scores(queries: Vectors, passages: Vectors, head: Head) -> Tensor:
     columns: list[Tensor] = []
 
     def score(_: int, block: Embeddings) -> None:
-        columns.append(torch.cat([SCORES[head](some, block, _NO_ROOM) for some in _query_blocks(queries, head)]))
+        columns.append(torch.cat([SCORES[head](some, block, None) for some in _query_blocks(queries, head)]))
 
     _by_stretches(passages, head, score)
     return torch.cat(columns, dim=1) if columns else torch.zeros(len(queries), 0)
@@ -91,12 +103,11 @@ def sparse_products(queries: Sparse, passages: Sparse) -> Tensor:
     return torch.from_numpy((of_query @ postings.T).toarray())
 
 
-def _dense(queries: Tensor, passages: Tensor, room: Tensor) -> Tensor:
-    """`scoring.dense_scores`; in the room where there is some, since to clear new pages takes a CPU a sixth longer."""
-    num_scores = len(queries) * len(passages)
-    if len(room) < num_scores:
+def _dense(queries: Tensor, passages: Tensor, room: Room | None) -> Tensor:
+    """`scoring.dense_scores`, in the room where there is one."""
+    if room is None:
         return dense_scores(queries, passages)
-    return torch.mm(queries, passages.T, out=room[:num_scores].view(len(queries), len(passages)))
+    return torch.mm(queries, passages.T, out=room.of(len(queries), len(passages), queries.device))
 
 
 SCORES: dict[Head, ScoreBlock] = {
@@ -112,8 +123,7 @@ def _top(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The best k of all blocks of passages for each block of queries: (q, K) scores and (q, K) rows, best first."""
     best: dict[int, tuple[Tensor, Tensor]] = {}
-    block_size = min(len(queries), _BLOCK_QUERIES) * min(len(passages), _BLOCK_PASSAGES)
-    room = torch.empty(block_size if head == "dense" else 0, device=device)
+    room = Room()
 
     def merge(start: int, block: Embeddings) -> None:
         here, merged = on_device(block, device), {}
