@@ -28,7 +28,7 @@ from m3tune.evaluation.compare import compare, document_groups
 from m3tune.evaluation.measure import measure_encoder
 from m3tune.evaluation.select import BASE, Contender, choose, folder_of, lost_share
 from m3tune.evaluation.store import Evaluation, load_evaluation, save_evaluations
-from m3tune.model.merge import interpolate
+from m3tune.model.merge import interpolate, weights_of
 from m3tune.model.weights import load_encoder
 from m3tune.progress import shown
 from m3tune.recipe import load_recipe
@@ -105,7 +105,7 @@ def measure_contenders(folder: Path, recipe: Recipe, prepared: Prepared) -> None
     """Into `folder`/fold, one folder for each but the base, which the run has measured."""
     base, _ = load_encoder(recipe.model)
     encoder, _ = load_encoder(tuned_model(folder, recipe))
-    ends = base.state_dict(), {name: weights.clone() for name, weights in encoder.state_dict().items()}
+    ends = weights_of(base), weights_of(encoder)
     collection, passages = prepared.collection, list(prepared.collection.passages)
     for row in read_json(folder / "select" / "selection.json")["candidates"][1:]:
         place = folder / "fold" / folder_of(row["name"])
