@@ -95,7 +95,8 @@ def runs(place: Path, arguments: argparse.Namespace):
         yield "shuffled", "shuffled-labels", (changed(demo, place / "dealt", dealt), "default", minilm)
     if asked("half-false"):
         false = changed(demo, place / "false", half_false)
-        yield "half-false", "false-negatives", (false, "default", [*minilm, "train.negatives_per_query=4"])
+        given_alone = ["mine=false", "train.negatives_per_query=4"]
+        yield "half-false", "false-negatives", (false, "default", [*minilm, *given_alone])
 
 
 def run(place: Path, name: str, data: Path, recipe: str, settings: list[str], overrides: list[str]) -> Path:

@@ -52,7 +52,7 @@ _WITH_NEGATIVES = {"train.negatives_per_query": 4}
 _OURS = {**_WITH_NEGATIVES, "mine.sources.model.last": 100, "mine.negatives_per_query": 8}
 _GUIDE = {"train.guide": DEMO["model.path"], "train.false_negative_margin": 0.0}
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "in-batch": {},
+    "in-batch": {"mine": "false", "train.negatives_per_query": 0},
     "native": _WITH_NEGATIVES,  # and the [mine] table of its recipe
     "unfiltered": {**_OURS, "mine.threshold": "none"},
     "filtered": _OURS,

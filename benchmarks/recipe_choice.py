@@ -43,20 +43,29 @@ from peers import print_machine, scifact
 FOLDS = 5
 METRIC = "nDCG@10"
 AUTO_RATE = 2e-5 * 1024 / 384  # what "auto" was when this was first asked
-_DOUBLED = {"train.learning_rate": 2 * AUTO_RATE}
-_MINED = {**_DOUBLED, "mine.threshold": "auto", "train.negatives_per_query": 2}
+_IN_BATCH = {"mine": "false", "train.negatives_per_query": 0}
+_TWICE = {"train.learning_rate": 2 * AUTO_RATE}
+_DOUBLED = {**_IN_BATCH, **_TWICE}
+_MINED = {**_TWICE, "mine.threshold": "auto", "train.negatives_per_query": 2}
 _THREE = {**_DOUBLED, "model.new_heads": '["sparse", "multi"]', "evaluate.head": "dense"}
 _DISTILLED = {**_THREE, "train.self_distill": "true"}
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "once": {"train.learning_rate": AUTO_RATE},
-    "half-batch": {"train.learning_rate": AUTO_RATE, "train.batch_queries": 16},
-    "quarter-batch": {"train.learning_rate": AUTO_RATE, "train.batch_queries": 8},
+    "once": {**_IN_BATCH, "train.learning_rate": AUTO_RATE},
+    "half-batch": {**_IN_BATCH, "train.learning_rate": AUTO_RATE, "train.batch_queries": 16},
+    "quarter-batch": {**_IN_BATCH, "train.learning_rate": AUTO_RATE, "train.batch_queries": 8},
     "twice": _DOUBLED,
-    "four-times": {"train.learning_rate": 4 * AUTO_RATE},
+    "four-times": {**_IN_BATCH, "train.learning_rate": 4 * AUTO_RATE},
     "twice-sharp": {**_DOUBLED, "train.temperature": 0.02},
     "twice-dropout": {**_DOUBLED, "train.dropout": 0.1},
     "twice-half-batch": {**_DOUBLED, "train.batch_queries": 16},
+    "twice-longer": {**_DOUBLED, "train.epochs": 9},  # as many texts as two negatives a query and three epochs
     "twice-mined": _MINED,
+    "twice-mined-one": {**_MINED, "train.negatives_per_query": 1},
+    "twice-mined-four": {**_MINED, "train.negatives_per_query": 4},
+    "twice-mined-unfiltered": {**_MINED, "mine.threshold": "none"},
+    "twice-mined-mixed": {**_MINED, "mine.negatives_per_query": 4, "mine.random_per_query": 4},
+    "twice-mined-sharp": {**_MINED, "train.temperature": 0.02},
+    "twice-mined-two-epochs": {**_MINED, "train.epochs": 2},
     "twice-three-heads": _DISTILLED,
     "twice-three-heads-late": {**_DISTILLED, "train.self_distill_start": 0.5, "train.loss_weights": "[2, 0.1, 1, 1]"},
     "twice-three-heads-apart": {**_THREE, "train.heads_apart": "true", "train.head_learning_rate": 1e-3},
@@ -103,7 +112,7 @@ def recipe_of(way: str, seed: int, max_tokens: int, epochs: float | None) -> Rec
     keys: dict[str, Any] = {key: DEMO[key] for key in ("data.path", "model.path")}
     keys |= {"model.passage_max_tokens": max_tokens, "train.seed": seed, "train.evaluations": 1}
     keys |= {} if epochs is None else {"train.epochs": epochs}
-    keys |= WAYS[way] | ({"mine.seed": seed} if "mine.threshold" in WAYS[way] else {})
+    keys |= WAYS[way] | ({} if WAYS[way].get("mine") == "false" else {"mine.seed": seed})
     return load_recipe(recipe_file("default"), [f"{key}={value}" for key, value in keys.items()])
 
 

@@ -172,6 +172,16 @@ def test_set_does_not_change_the_tables_it_was_given():
     assert tables["data"]["path"] == "d"
 
 
+def test_mine_false_takes_the_table_out_and_true_is_told_how_to_write_it():
+    tables = {**SMALLEST, "mine": {"negatives_per_query": 3}}
+    assert build_recipe(tables).mine is not None
+    without = build_recipe(tables, ["mine=false"])
+    assert without.mine is None
+    assert round_trip(without) == without
+    with pytest.raises(RecipeError, match=r"write \[mine\]"):
+        build_recipe(tables, ["mine=true"])
+
+
 def test_set_without_an_equals_sign_shows_how():
     error = refused(SMALLEST, ["train.epochs"])
     assert error.what == "'train.epochs' has no '='"

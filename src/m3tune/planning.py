@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from m3tune.config import Recipe
+from m3tune.data.collection import Collection
 from m3tune.data.prepared import Prepared
 from m3tune.memory import GIB
 from m3tune.model.encoder import Encoder
@@ -17,6 +18,7 @@ from m3tune.preparation import Say, prepare
 from m3tune.retrieval.encode import tokenize_passages
 from m3tune.training.plan import Plan
 from m3tune.training.train import plan_training
+from m3tune.types import Negative
 
 _SAMPLE_PASSAGES = 1000
 
@@ -62,9 +64,8 @@ def plan_run(recipe: Recipe, say: Say) -> RunPlan:
     prepared = prepare(recipe.data, Path(recipe.output).expanduser() / "data", say)
     encoder, why = load_encoder(recipe.model)
     say(f"{recipe.model.path}: {why}")
-    train = plan_training(
-        encoder, prepared.collection, prepared.similar, prepared.split.train, recipe.train, say
-    )  # fmt: skip
+    collection = _with_stand_ins(prepared, recipe) if recipe.mine else prepared.collection
+    train = plan_training(encoder, collection, prepared.similar, prepared.split.train, recipe.train, say)
     tokens_a_passage = _tokens_a_passage(encoder, prepared)
     passages, split = len(prepared.collection.passages), prepared.split
     in_dev = sum(len(prepared.collection.grades[query_id]) for query_id in split.dev)
@@ -75,6 +76,19 @@ def plan_run(recipe: Recipe, say: Say) -> RunPlan:
         dev_tokens=round(tokens_a_passage * min(passages, in_dev)),
         evaluations=recipe.train.evaluations,
     )
+
+
+def _with_stand_ins(prepared: Prepared, recipe: Recipe) -> Collection:
+    """The data with passages drawn at random in the place of negatives that are still to be mined."""
+    collection, generator = prepared.collection, np.random.default_rng(recipe.data.seed)
+    ids, wanted = list(collection.passages), recipe.train.negatives_per_query
+    drawn = generator.integers(len(ids), size=(len(prepared.split.train), wanted))
+    stand_ins = tuple(
+        Negative(query_id, ids[row])
+        for query_id, rows in zip(prepared.split.train, drawn.tolist(), strict=True)
+        for row in rows
+    )
+    return replace(collection, negatives=(*collection.negatives, *stand_ins))
 
 
 def _tokens_a_passage(encoder: Encoder, prepared: Prepared) -> float:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -229,6 +230,23 @@ def test_the_plan_of_a_run_is_made_from_its_data_and_leaves_them_for_the_run(tin
     code, _, err = m3tune(*arguments, "--set", "train.memory_gib=0.001")
     assert code == 2
     assert "fix: any of" in err
+
+
+def test_what_is_still_to_be_mined_is_planned_for(tiny_folders, tmp_path):
+    data = write_llamaindex(tmp_path / "data.json", tiny_collection())
+    tables = {
+        "output": str(tmp_path / "run"), "data": {"path": str(data)}, "model": {"path": str(tiny_folders["bert"])},
+        "train": {"precision": "float32", "batch_queries": 8, "max_steps": 2}, "evaluate": {"resamples": 100},
+    }  # fmt: skip
+    plain = plan_run(build_recipe(tables), lambda _: None)
+    mining = tables | {"mine": {"threshold": "none"}, "train": tables["train"] | {"negatives_per_query": 3}}
+    planned = plan_run(build_recipe(mining), lambda _: None)
+    said = []
+    pipeline.run(build_recipe(mining), said.append)
+    (of_the_run,) = [line for line in said if line.startswith("plan: ")]
+    assert planned.train.tokens_per_step > 1.5 * plain.train.tokens_per_step
+    tokens = int(re.search(r"steps of ([\d,]+) tokens", of_the_run)[1].replace(",", ""))
+    assert tokens == pytest.approx(planned.train.tokens_per_step, rel=0.1)
 
 
 def test_a_plan_and_a_training_use_the_same_numbers(tiny_folders):

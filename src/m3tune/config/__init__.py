@@ -5,7 +5,9 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from m3tune.config.data import DataConfig
 from m3tune.config.evaluate import EvaluateConfig
@@ -36,8 +38,15 @@ class Recipe(Table):
     output: str = Field("runs/m3tune", min_length=1, description="The run directory.")
     data: DataConfig
     model: ModelConfig
-    mine: MineConfig | None = Field(None, description="Mine hard negatives before training; without it none are.")
+    mine: MineConfig | None = Field(
+        None, description="Mine hard negatives before training; without it, and with mine = false, none are."
+    )
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     select: SelectConfig = SelectConfig()
     search: SearchConfig = SearchConfig()
+
+    @field_validator("mine", mode="before")
+    @classmethod
+    def _false_is_none(cls, mine: Any) -> Any:
+        return None if mine is False else mine

@@ -81,7 +81,7 @@ def check_use(recipe: Recipe) -> None:
         raise RecipeError(
             "[mine] finds negatives, and training would use none of them",
             where="train.negatives_per_query",
-            fix="set it, e.g. to 4, or leave [mine] out",
+            fix="set it, e.g. to 2, or mine = false instead of [mine]",
         )
     if recipe.mine.suspects == "soft" and recipe.train.distill == "none":
         raise RecipeError(

@@ -3,7 +3,8 @@
 Q queries, P passages, K results; q and p of a block
 
 Passages are read once, a block of them at a time, so that a corpus on disk may be larger than memory, and than the
-device that computes the scores. In memory are the queries and the best K of each so far.
+device that computes the scores. In memory are the queries and the best K of each so far. Where bfloat16 is faster,
+dense scores are computed for those passages alone that a screen in bfloat16 lets through.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from m3tune.errors import DoesNotFitError
 from m3tune.fitting import in_stretches
+from m3tune.retrieval.room import Room
+from m3tune.retrieval.screen import Rounded, in_bfloat16, pays, scores_of_pairs, screened
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import dense_scores, multi_scores
 from m3tune.types import Head
@@ -34,20 +37,6 @@ class Ranked(NamedTuple):
 
     rows: np.ndarray  # (K,) int64
     scores: np.ndarray  # (K,) float32
-
-
-class Room:
-    """Memory for the scores of one block after another: new pages for each take a CPU a sixth longer."""
-
-    def __init__(self) -> None:
-        """None is taken before the first block."""
-        self._numbers = torch.empty(0)
-
-    def of(self, queries: int, passages: int, device: torch.device) -> Tensor:
-        """(queries, passages) float32 of the same memory as the last time, whatever is in it."""
-        if len(self._numbers) < queries * passages:
-            self._numbers = torch.empty(queries * passages, device=device)
-        return self._numbers[: queries * passages].view(queries, passages)
 
 
 ScoreBlock = Callable[[Embeddings, Embeddings, Room | None], Tensor]
@@ -107,7 +96,7 @@ def _dense(queries: Tensor, passages: Tensor, room: Room | None) -> Tensor:
     """`scoring.dense_scores`, in the room where there is one."""
     if room is None:
         return dense_scores(queries, passages)
-    return torch.mm(queries, passages.T, out=room.of(len(queries), len(passages), queries.device))
+    return torch.mm(queries, passages.T, out=room.of(len(queries), len(passages)))
 
 
 SCORES: dict[Head, ScoreBlock] = {
@@ -123,22 +112,41 @@ def _top(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The best k of all blocks of passages for each block of queries: (q, K) scores and (q, K) rows, best first."""
     best: dict[int, tuple[Tensor, Tensor]] = {}
-    room = Room()
+    room = Room(device)
+    screens = head == "dense" and pays(min(len(passages), _BLOCK_PASSAGES), k, device)
 
     def merge(start: int, block: Embeddings) -> None:
         here, merged = on_device(block, device), {}
+        screen = in_bfloat16(here.dense) if screens else None  # type: ignore[arg-type]
         for number, query_block in enumerate(_query_blocks(queries, head)):
-            found = SCORES[head](on_device(query_block, device), here, room)
-            scores, columns = (part.cpu() for part in _best_of_block(found, min(k, found.shape[1])))
-            merged[number] = _merged(best.get(number), scores, columns + start, k)
+            before, some = best.get(number), on_device(query_block, device)
+            if screen is None:
+                scores, columns = _best_of_block(SCORES[head](some, here, room), k)
+            else:
+                scores, columns = _screened(some.dense, screen, k, before, room)  # type: ignore[arg-type]
+            merged[number] = _merged(before, scores.cpu(), columns.cpu() + start, k)
         best.update(merged)  # all at once: a stretch may run out of memory half-way and come again
 
     _by_stretches(passages, head, merge)
     return [(scores.numpy(), rows.numpy()) for scores, rows in best.values()]
 
 
+def _screened(
+    queries: Tensor, passages: Rounded, k: int, best: tuple[Tensor, Tensor] | None, room: Room
+) -> tuple[Tensor, Tensor]:
+    """The dense scores and columns, (q, m) each, of all that may be among the best k of a block and of those before."""
+    least = best[0][:, k - 1] if best is not None and best[0].shape[1] >= k else None
+    found = screened(in_bfloat16(queries), passages, k, least, room)
+    if found is None:
+        _, columns = _best_of_block(_dense(queries, passages.exact, room), k)
+        rows = torch.arange(len(queries)).repeat_interleave(columns.shape[1])
+        found = scores_of_pairs(queries, passages.exact, rows, columns.flatten()).view_as(columns), columns
+    return found
+
+
 def _best_of_block(found: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The best `k` of each row, (q, K) scores and columns; of equal scores at the last place the first columns."""
+    k = min(k, found.shape[1])
     scores, columns = found.topk(min(k + 1, found.shape[1]), dim=1)
     # topk takes any of the columns that tie with the last place. One column more tells where there are others.
     tied = (scores[:, k - 1] == scores[:, -1]).nonzero().flatten().tolist() if scores.shape[1] > k else []
