@@ -20,7 +20,7 @@ class MadeUp:
     """A training whose metric rises to a peak that the learning rate decides; every step takes a second an epoch."""
 
     def __init__(self, best_rate=1e-4, fail=None, killed_in=None):
-        self.now = 0.0
+        self.now, self.evaluation_s = 0.0, 0.0
         self.best_rate, self.fail, self.killed_in = best_rate, fail, killed_in
         self.trained = []
 
@@ -39,6 +39,7 @@ class MadeUp:
                 raise KeyboardInterrupt
             watch.stepped(step, STEPS)
             if step % (STEPS // train.evaluations) == 0:
+                self.now += self.evaluation_s
                 value = peak * (1 - math.exp(-3 * step / STEPS))
                 watch.evaluated(value, {f"q{i}": value for i in range(QUERIES)})
 
@@ -178,11 +179,16 @@ def test_a_trial_that_would_not_end_is_stopped_by_the_clock(tmp_path):
     assert 300 < measure.now < 300 + 40, "one step over"
 
 
-def test_where_not_two_fit_the_first_ends_at_its_first_evaluation_and_says_what_would_do(tmp_path):
+def test_where_not_two_fit_the_first_ends_after_some_steps_and_says_what_would_do(tmp_path):
     records, measure = search(tmp_path, minutes=1)
     assert [record.fate for record in records] == ["out of time"]
-    assert measure.now == STEPS / 4 * STEP_S
+    assert measure.now == 5 * STEP_S
     assert records[0].whole_s == pytest.approx(STEPS * STEP_S)
+    slow_to_measure = MadeUp()
+    slow_to_measure.evaluation_s = 15
+    records, measure = search(tmp_path / "evaluations", 1.5, slow_to_measure)
+    assert measure.now == STEPS / 4 * STEP_S + 15, "what evaluations take shows at the first one"
+    assert [record.fate for record in records] == ["out of time"]
     with_more_time, _ = search(tmp_path, minutes=20)
     assert with_more_time[0].fate == "complete"
 

@@ -19,6 +19,7 @@ OUT_OF_TIME: Fate = "out of time"
 TRIALS = "trials.json"
 
 _STEPS_TO_KNOW = 3  # of the first trial, however short the time is: they tell what time would do
+_STEPS_TO_BE_SURE = 5  # and after these it ends, where they say that two like it take too long
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Watched:
         known = not self.first or step >= _STEPS_TO_KNOW
         if self.seconds > self.left_s and known:
             raise Ended(OUT_OF_TIME)
+        if step >= _STEPS_TO_BE_SURE:
+            self._end_where_not_two_fit()
 
     def evaluated(self, value: float, per_query: Mapping[str, float]) -> None:
         """The metric after the last step."""
@@ -112,13 +115,15 @@ class Watched:
         else:
             self.per_query = per_query
         self.dev.append([self.steps, value])
-        is_last = self.steps == self.of_steps
-        if self.first and not is_last and 2 * self.whole_s > self.left_s:
-            raise Ended(OUT_OF_TIME)
+        self._end_where_not_two_fit()
         if len(self.dev) in self.at:
             self.at_rungs.append(value)
             if not self.rule.goes_on(self.at.index(len(self.dev)), value):
                 raise Ended(HALVED)
+
+    def _end_where_not_two_fit(self) -> None:
+        if self.first and self.steps < self.of_steps and 2 * self.whole_s > self.left_s:
+            raise Ended(OUT_OF_TIME)
 
 
 def load_trials(folder: Path) -> list[Record]:
