@@ -295,6 +295,9 @@ def test_one_better_sentence_in_full(better):
     data["verdict"] |= {"difference": 0.0665, "ci95": [0.041, 0.094], "queries": 300, "checkpoint": 40}
     expected = "nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: tuned, checkpoint 40"
     assert verdict_words.sentence(data) == expected
+    removed = {"known relevant": 9, "score near the positive's": 1200, "the teacher's score": 30}
+    mined = verdict_words.sentence(data | {"negatives": {"removed": removed}})
+    assert mined == expected.replace("; ", "; 1,230 suspected false negatives left out; ")
     printed = terminal_text(print_verdict, data)
     assert expected in printed
     assert str(better / "report.html") in printed

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from m3tune.negatives.filters import SUSPECTS
 from m3tune.report.selection_words import delivered_model, unguarded, why_base
 from m3tune.report.words import change, head, interval, number
 
 
 def sentence(data: Mapping[str, Any]) -> str:
-    """The run in one line, such as `nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: …`."""
-    verdict = data["verdict"]
+    """The run in one line, such as `nDCG@10 0.645 -> 0.712, +0.067 [0.041, 0.094], 300 queries; delivered: …`.
+
+    Where negatives were mined, with how many candidates were suspected of being relevant, and so left out.
+    """
+    verdict, mined = data["verdict"], data["negatives"]
+    suspects = sum(count for reason, count in mined["removed"].items() if reason in SUSPECTS) if mined else 0
+    left_out = f"{suspects:,} suspected false negatives left out; " if suspects else ""
     return (
         f"{verdict['metric']} {number(verdict['base'])} -> {number(verdict['tuned'])}, "
         f"{change(verdict['difference'], verdict['ci95'])}, {verdict['queries']:,} queries; "
-        f"delivered: {delivered(data)}"
+        f"{left_out}delivered: {delivered(data)}"
     )
 
 
