@@ -3,9 +3,9 @@
 import json
 import shutil
 
+import finished
 import pytest
-import test_report
-from test_report import QUERIES, RANKS, Page, make_run, terminal_text
+from finished import QUERIES, RANKS, Page, make_run, terminal_text
 
 from m3tune.artifact import read_json, write_json
 from m3tune.data.store import load_collection
@@ -207,7 +207,7 @@ def test_a_run_of_an_older_version_is_still_told(worse, tmp_path):
 def test_thousands_of_queries_make_no_larger_page(worse, tmp_path, monkeypatch):
     """The page holds counts and a few examples, not queries."""
     small = len((worse / "report.html").read_text())
-    monkeypatch.setattr(test_report, "QUERIES", 2000)
+    monkeypatch.setattr(finished, "QUERIES", 2000)
     monkeypatch.setitem(RANKS, "worse", ([1, 1, 2, 4, 1] * 400, [3, 2, None, 11, 1] * 400))
     folder = make_run(tmp_path / "run", "worse")
     large = len(write_report(folder).read_text())
