@@ -334,6 +334,9 @@ def test_a_longer_or_shorter_run_is_asked_for_as_the_recipe_asks():
     assert steps.fix.endswith("train.max_steps=80")
     (epochs,) = case_findings(ILL["many-epochs"])
     assert "train.epochs=1.5" in epochs.fix
+    logged = replace(ILL["few-steps"], log=[*ILL["few-steps"].log, {"step": 40, "epoch": 6.0}])
+    (auto,) = case_findings(trained(logged, epochs="auto"))
+    assert auto.fix.endswith("train.epochs=12")
 
 
 def test_a_loss_at_chance_with_weights_far_away_is_a_high_rate():

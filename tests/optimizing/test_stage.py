@@ -325,3 +325,12 @@ def test_what_is_no_time_is_refused(text, place, tmp_path, m3tune):
     code, _, err = m3tune("run", place / "none.toml", f"--search={text}")
     assert code == 2
     assert "is no time" in err
+
+
+def test_automatic_epochs_are_a_number_to_a_search(place, tmp_path):
+    recipe = recipe_for(place, tmp_path, trials=2, settings=["epochs"], epochs=[1])
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": "auto"})})
+    pipeline.run(recipe)
+    (dial,) = found_in(tmp_path)["dials"]
+    assert (dial["own"], dial["values"]) == (10.0, [1.0, 10.0])
+    assert load_recipe(tmp_path / "resolved.toml").train.epochs in (1.0, 10.0)

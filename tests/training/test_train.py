@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from m3tune.model.weights import load_encoder
 from m3tune.recipe import build_recipe
 from m3tune.training import arguments as arguments_module
 from m3tune.training import trainer as trainer_module
-from m3tune.training.arguments import resolve_learning_rate, total_steps, training_arguments
+from m3tune.training.arguments import resolve_epochs, resolve_learning_rate, total_steps, training_arguments
 from m3tune.training.callbacks import LOG_FILE
 from m3tune.training.train import train
 from tiny import tiny_collection, write_llamaindex
@@ -213,6 +214,18 @@ def arguments(tmp_path, batches_per_epoch=5, precision=torch.float32, optimizer=
 def test_the_automatic_learning_rate_falls_with_the_square_of_the_width(hidden_size, rate):
     assert resolve_learning_rate(TrainConfig(), hidden_size) == pytest.approx(rate, rel=1e-4)
     assert resolve_learning_rate(TrainConfig(learning_rate=3e-6), hidden_size) == 3e-6
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "passes"),
+    [(1, 1, 10), (13, 1, 10), (22, 1, 6), (43, 1, 3), (44, 2, 6), (45, 2, 6), (10_000, 1, 3)],
+)
+def test_automatic_epochs_pass_over_few_queries_more_often(batches, accumulate, passes):
+    auto = TrainConfig(epochs="auto", accumulate_batches=accumulate)
+    assert resolve_epochs(auto, batches) == passes
+    assert total_steps(auto, batches) == passes * math.ceil(batches / accumulate)
+    assert total_steps(auto.model_copy(update={"max_steps": 7}), batches) == 7
+    assert resolve_epochs(TrainConfig(epochs=0.5), batches) == 0.5
 
 
 def test_the_recipe_reaches_the_trainers_arguments(tmp_path):

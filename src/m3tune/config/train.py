@@ -23,7 +23,11 @@ class SetConfig(Table):
 class TrainConfig(Table):
     """How the encoder is tuned."""
 
-    epochs: float = Field(3.0, gt=0, description="Passes over the training queries.")
+    epochs: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        3.0,
+        description="Passes over the training queries; auto: 3, or over few queries as many as make 128 steps, at most "
+        "10.",
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps instead.")
     batch_queries: int = Field(
         32,

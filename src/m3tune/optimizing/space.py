@@ -40,6 +40,7 @@ def dials_of(config: SearchConfig, train: TrainConfig, width: int, most_negative
 
     What the recipe has itself is always among what may be tried. A setting with nothing else to try is left out.
     """
+    assert train.epochs != "auto", "resolved before a search"
     auto = resolve_learning_rate(train.model_copy(update={"learning_rate": "auto"}), width)
     rate = resolve_learning_rate(train, width)
     counts = tuple(count for count in config.negatives_per_query if count <= most_negatives)
@@ -76,6 +77,7 @@ def distance(dials: Sequence[Dial], values: Values) -> float:
 
 def texts_encoded(train: TrainConfig) -> float:
     """What the time of a training goes with: passes times the texts that a query brings."""
+    assert train.epochs != "auto"
     return train.epochs * (1 + max(1, train.positives_per_query) + train.negatives_per_query)
 
 

@@ -28,6 +28,7 @@ from m3tune.optimizing.trials import COMPLETE, TRIALS, Record
 from m3tune.preparation import Say, silent
 from m3tune.recipe import to_toml
 from m3tune.report.settings import SEARCH, in_words
+from m3tune.training.pairs import PairCounter
 from m3tune.tuning import OnDev, Watch, tune_on_dev
 
 CHOSEN = "chosen.toml"
@@ -44,7 +45,8 @@ def search_settings(directory: Path, on_dev: OnDev, key: StageKey, say: Say) -> 
 
     A finished search is not done again unless there is more time for it now; then its trials count.
     """
-    recipe = on_dev.recipe
+    recipe = _with_epochs(on_dev)
+    on_dev = replace(on_dev, recipe=recipe)
     if not _is_done(directory, key, recipe):
         with writing(directory, key, keep_partial=True) as (partial, counts):
             if is_complete(directory, key) and not (partial / TRIALS).is_file():
@@ -54,6 +56,13 @@ def search_settings(directory: Path, on_dev: OnDev, key: StageKey, say: Say) -> 
     for line in in_words(found):
         say(f"search: {line}")
     return _chosen(recipe, TrainConfig.model_validate(found["train"]))
+
+
+def _with_epochs(on_dev: OnDev) -> Recipe:
+    """The recipe with its epochs as a number, which other numbers can be compared with."""
+    recipe, prepared = on_dev.recipe, on_dev.prepared
+    epochs = PairCounter(prepared.collection, prepared.split.train, recipe.train).epochs
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
 
 
 def _is_done(directory: Path, key: StageKey, recipe: Recipe) -> bool:

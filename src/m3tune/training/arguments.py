@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from m3tune.config import TrainConfig
 
 OptimizerName = Literal["adamw", "adamw_8bit"]
+_PASSES, _MOST_PASSES, _ENOUGH_STEPS = 3, 10, 128  # of epochs = "auto" (docs/decisions/0024-default-recipe.md)
 _OPTIMIZERS: dict[OptimizerName, str] = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
 
 
@@ -24,10 +25,22 @@ def resolve_learning_rate(config: TrainConfig, hidden_size: int) -> float:
     return min(2e-5 * (1024 / hidden_size) ** 2, 2e-4) if config.learning_rate == "auto" else config.learning_rate
 
 
+def resolve_epochs(config: TrainConfig, batches_per_epoch: int) -> float:
+    """Passes over the training queries; "auto" makes more of them over few queries."""
+    if config.epochs != "auto":
+        return config.epochs
+    enough = math.ceil(_ENOUGH_STEPS / _steps_per_epoch(config, batches_per_epoch))
+    return float(min(max(_PASSES, enough), _MOST_PASSES))
+
+
 def total_steps(config: TrainConfig, batches_per_epoch: int) -> int:
     """Optimizer steps of the whole training."""
-    steps_per_epoch = math.ceil(batches_per_epoch / config.accumulate_batches)
-    return config.max_steps or math.ceil(config.epochs * steps_per_epoch)
+    passes = resolve_epochs(config, batches_per_epoch)
+    return config.max_steps or math.ceil(passes * _steps_per_epoch(config, batches_per_epoch))
+
+
+def _steps_per_epoch(config: TrainConfig, batches_per_epoch: int) -> int:
+    return math.ceil(batches_per_epoch / config.accumulate_batches)
 
 
 def training_arguments(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from m3tune.config import TrainConfig
 from m3tune.data.collection import Collection
-from m3tune.training.arguments import total_steps
+from m3tune.training.arguments import resolve_epochs, total_steps
 from m3tune.training.batches import EpochBatches
 from m3tune.training.sets import training_sets
 
@@ -24,6 +24,8 @@ class PairCounter:
         self._accumulate = config.accumulate_batches
         self.steps = total_steps(config, len(self._batches))
         """What the recipe asks for."""
+        self.epochs = resolve_epochs(config, len(self._batches))
+        """The passes that it asks for, where it does not name its steps."""
 
     def seen(self, steps: int) -> int:
         """Pairs of the first `steps` optimizer steps; the last step of an epoch may be of fewer batches."""

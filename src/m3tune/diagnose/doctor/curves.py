@@ -233,7 +233,8 @@ def _length(case: Case, factor: float) -> str:
     config = case.recipe.train
     if config.max_steps is not None:
         return f"train.max_steps={max(1, round(factor * config.max_steps))}"
-    return f"train.epochs={factor * config.epochs:.2g}"
+    passes = curve(case.log, "epoch")[-1, 1] if config.epochs == "auto" else config.epochs
+    return f"train.epochs={factor * passes:.2g}"
 
 
 def _is_bad(value: object) -> bool:
