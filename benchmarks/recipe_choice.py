@@ -50,6 +50,8 @@ _MINED = {**_TWICE, "mine.threshold": "auto", "train.negatives_per_query": 2}
 _THREE = {**_DOUBLED, "model.new_heads": '["sparse", "multi"]', "evaluate.head": "dense"}
 _DISTILLED = {**_THREE, "train.self_distill": "true"}
 WAYS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "before": {**_IN_BATCH, "train.epochs": 3},  # the default recipe until 2026-11-28
     "once": {**_IN_BATCH, "train.learning_rate": AUTO_RATE},
     "half-batch": {**_IN_BATCH, "train.learning_rate": AUTO_RATE, "train.batch_queries": 16},
     "quarter-batch": {**_IN_BATCH, "train.learning_rate": AUTO_RATE, "train.batch_queries": 8},
