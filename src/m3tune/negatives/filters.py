@@ -31,7 +31,7 @@ SUSPECTS = frozenset({EARLIER, THRESHOLD, MARGIN, TEACHER, HIGH})  # reasons to 
 def known_masks(pairs: Pairs, ground: Ground) -> Masks:
     """What judgments and copies say: relevant to the query or one like it, nearly a positive, the query's own text."""
     query, passage = ground.positives
-    copy, (group, number_of) = ground.copies.numbers, ground.groups
+    copy, (group, number_of) = ground.copies, ground.groups
     of_query = columns(
         (row, number_of[name])
         for row, query_id in enumerate(ground.query_ids)

@@ -57,9 +57,9 @@ class Ground:
         return np.arange(len(self.passage_ids))
 
     @cached_property
-    def copies(self) -> Numbered:
-        """The same number for passages with the very same text."""
-        return numbered(self.collection.canonical_passage[id_] for id_ in self.passage_ids)
+    def copies(self) -> np.ndarray:
+        """(P,) the same number for passages with the very same text."""
+        return numbered(self.collection.canonical_passage[id_] for id_ in self.passage_ids).numbers
 
     @cached_property
     def groups(self) -> Numbered:
