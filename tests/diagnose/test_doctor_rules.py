@@ -22,7 +22,7 @@ from m3tune.diagnose.registry import RULES
 from m3tune.evaluation.metrics import evaluate_run
 from m3tune.evaluation.store import Evaluation
 from m3tune.recipe import build_recipe
-from m3tune.types import Finding, Hit, Judgment, Negative, Split
+from m3tune.types import GIVEN, MINED, Finding, Hit, Judgment, Negative, Split
 from tiny import tiny_collection
 
 COMMANDS = get_command(app).commands
@@ -393,6 +393,18 @@ def test_a_negative_just_below_the_positive_is_suspected():
     near = scored(W, "base", W.sample.given, 0.78)  # the positives are around 0.8, the passages of others around 0
     (finding,) = [f for f in case_findings(near) if f.code == "false-negatives"]
     assert finding.evidence["estimated_share"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("threshold", "source", "suspected"),
+    [("auto", MINED, False), (0.95, MINED, False), ("none", MINED, True), ("auto", GIVEN, True)],
+)
+def test_what_was_mined_by_a_threshold_is_near_because_it_was_sought_there(threshold, source, suspected):
+    ill = ILL["false-negatives"]
+    negatives = tuple(negative._replace(source=source) for negative in ill.collection.negatives)
+    mining = ill.recipe.model_copy(update={"mine": MineConfig(threshold=threshold)})
+    case = replace(ill, recipe=mining, collection=replace(ill.collection, negatives=negatives))
+    assert ("false-negatives" in codes(case)) == suspected
 
 
 def test_a_low_temperature_is_no_finding_where_suspects_take_little_of_the_gradient():

@@ -12,7 +12,7 @@ import numpy as np
 from m3tune.diagnose.doctor.case import Case, Sample
 from m3tune.diagnose.wording import found, share, shown
 from m3tune.negatives.estimate import exact_rate
-from m3tune.types import Finding
+from m3tune.types import GIVEN, Finding
 
 _FEWEST = 20  # queries from which a share means something
 _KNOWS = 0.7  # chance of putting a positive above another passage from which a scorer knows something
@@ -59,13 +59,19 @@ def shuffled_labels(case: Case) -> Iterator[Finding]:
 
 
 def false_negatives(case: Case) -> Iterator[Finding]:
-    """Given negatives that come as near to the query as its positive, more often than other queries' passages do."""
+    """Given negatives that come as near to the query as its positive, more often than other queries' passages do.
+
+    Not what the run mined by a threshold: who is hard was sought there, and who is too near left out.
+    """
     sample = case.sample
-    if sample is None or sample.given.any(axis=1).sum() < _FEWEST:
+    if sample is None:
+        return
+    given = sample.given & ~_filtered(case, sample)
+    if given.any(axis=1).sum() < _FEWEST:
         return
     near = sample.scores["base"] > _nearly_positive(sample)[:, None]
-    suspected = sample.given & near
-    count, of, chance = int(suspected.sum()), int(sample.given.sum()), _share(near, sample.others)
+    suspected = given & near
+    count, of, chance = int(suspected.sum()), int(given.sum()), _share(near, sample.others)
     excess, at_least = ((part - chance) / max(1 - chance, 1e-9) for part in (count / of, exact_rate(count, of).low))
     if excess >= _FALSE:
         yield found(
@@ -85,6 +91,21 @@ def false_negatives(case: Case) -> Iterator[Finding]:
             estimated_share=round(excess, 4),
             at_least=round(at_least, 4),
         )
+
+
+def _filtered(case: Case, sample: Sample) -> np.ndarray:
+    """(Q, P) the negatives that were mined by a threshold on scores."""
+    by_threshold = np.zeros_like(sample.given)
+    if case.recipe.mine is None or case.recipe.mine.threshold == "none":
+        return by_threshold
+    row = {query_id: i for i, query_id in enumerate(sample.query_ids)}
+    column = {passage_id: i for i, passage_id in enumerate(sample.passage_ids)}
+    canonical = case.collection.canonical_passage
+    for negative in case.collection.negatives:
+        place = row.get(negative.query_id), column.get(canonical[negative.passage_id])
+        if negative.source != GIVEN and None not in place:
+            by_threshold[place] = True
+    return by_threshold
 
 
 def easy_negatives(case: Case) -> Iterator[Finding]:
