@@ -339,6 +339,18 @@ def test_a_longer_or_shorter_run_is_asked_for_as_the_recipe_asks():
     assert auto.fix.endswith("train.epochs=12")
 
 
+@pytest.mark.parametrize(
+    ("why", "cosine", "named"), [("forgets", 0.49, True), ("forgets", 0.8, False), ("noise", 0.49, False)]
+)
+def test_what_was_learned_at_the_price_of_what_was_known_is_a_high_rate(why, cosine, named):
+    selection = {**W.selection, "chosen": "base", "why_base": why}
+    case = replace(W, selection=selection, verdict=verdict("no worse", 0.0), moved=Moved(0.045, cosine))
+    assert ("high-learning-rate" in codes(case)) == named
+    if named:
+        assert case_findings(case)[0].code == "high-learning-rate"
+        assert "a cosine of 0.49" in case_findings(case)[0].what
+
+
 def test_a_loss_at_chance_with_weights_far_away_is_a_high_rate():
     flat = log([6.0, 5.5, *([5.07] * 8)], [0.61, 0.62, 0.62, 0.62])  # log(32 queries x 5 passages) = 5.08
     assert codes(replace(W, log=flat, moved=Moved(0.5, 0.1))) == ["high-learning-rate"]

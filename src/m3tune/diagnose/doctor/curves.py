@@ -56,7 +56,8 @@ def high_learning_rate(case: Case) -> Iterator[Finding]:
     """What was known is destroyed: the loss rises, or the first evaluations lie well below the base for good."""
     loss, dev = curve(case.log, "loss"), _dev(case)
     signs = []
-    if estranged := _estranged(case, loss):
+    estranged = _forgot(case) or _estranged(case, loss)
+    if estranged:
         signs.append(estranged)
     if len(loss) >= _FEWEST_LINES:
         last, still = _last_fifth(loss), case.moved is not None and case.moved.weights < _NEAR
@@ -82,6 +83,16 @@ def high_learning_rate(case: Case) -> Iterator[Finding]:
         count=len(dev),
         peak=_rate(case, 1),
         weights_moved=None if case.moved is None else round(case.moved.weights, 5),
+    )
+
+
+def _forgot(case: Case) -> str:
+    """Whatever was better was not delivered for what it had forgotten, and queries ended elsewhere; else empty."""
+    if case.selection.get("why_base") != "forgets" or case.moved is None or case.moved.cosine >= _ESTRANGED:
+        return ""
+    return (
+        "whatever was better on development data had lost too much of what the base could do, and a query's vector has "
+        f"a cosine of {case.moved.cosine:.2f} with what it was"
     )
 
 
