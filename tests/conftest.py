@@ -12,6 +12,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tiny import KINDS, save_tiny_encoder, save_tiny_m3, tiny_collection
 
+collect_ignore_glob = ["*/conftest.py"]  # of the same name, so that no two can be searched for doctests
+
 
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory):
