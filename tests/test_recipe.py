@@ -87,7 +87,7 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones():
 def test_every_mistake_is_told_at_once_with_where_it_stands():
     error = refused(SMALLEST, ["train.epochs=-1", "train.lerning_rate=1", "model.pooling=max"])
     assert len(error.what.splitlines()) == 3
-    assert "train.epochs = -1: input should be greater than 0" in error.what
+    assert "train.epochs = -1: input should be 'auto', or input should be greater than 0" in error.what
     assert "model.pooling = 'max': input should be 'cls', 'mean' or 'last'" in error.what
     assert error.where == "--set"
     assert refused(SMALLEST | {"outptu": "x"}, ["train.epochs=-1"]).where == "recipe"

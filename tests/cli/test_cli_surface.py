@@ -170,7 +170,7 @@ def test_a_broken_line_is_named_by_file_and_line(m3tune, place, tmp_path):
     ("override", "said"),
     [
         ("train.lerning_rate=1", "unknown key 'train.lerning_rate'; did you mean 'learning_rate'?"),
-        ("train.epochs=-1", "train.epochs = -1: input should be greater than 0"),
+        ("train.epochs=-1", "train.epochs = -1: input should be 'auto', or input should be greater than 0"),
         ("train.learning_rate=2e-5e", "train.learning_rate = '2e-5e'"),
     ],
 )
