@@ -80,6 +80,28 @@ def test_the_surface_holds_what_people_use():
     assert "recipe data.path = required" in lines
 
 
+# --- what libraries read from the environment
+
+
+def test_libraries_are_set_up_before_they_are_loaded_and_users_have_the_last_word():
+    code = """
+import os, sys
+sys.argv = ["m3tune", "--version"]
+from m3tune import cli
+assert "torch" not in sys.modules
+try:
+    cli.main()
+finally:
+    print(os.environ["GOMP_SPINCOUNT"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
+"""
+    named = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "ONEDNN"))}
+    ended = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**named, **own})
+        for own in ({}, {"GOMP_SPINCOUNT": "7"})
+    ]
+    assert [one.stdout.splitlines()[-1] for one in ended] == ["10000 128", "7 128"]
+
+
 # --- help
 
 HELP = """

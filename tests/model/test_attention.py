@@ -49,7 +49,8 @@ def test_blocked_attention_equals_the_formula_with_all_gradients(monkeypatch, sh
     budget = BIG_BLOCK if texts_a_block is None else (texts_a_block + 1) * heads * length * length * 4 - 1
     monkeypatch.setattr(attention, "_BLOCK_BYTES", budget)
     inputs = random_heads(shape)
-    assert len(_blocks(inputs[0])) == (1 if texts_a_block is None else -(-n // texts_a_block))
+    sizes = [block.stop - block.start for block in _blocks(inputs[0])]
+    assert sum(sizes) == n and max(sizes) <= (texts_a_block or n) and set(sizes) <= {1, 4, 16}
     ours = values_and_gradients(blocked_attention, inputs)
     expected = values_and_gradients(math_attention, inputs)
     for name, mine, plain in zip(("output", "query", "key", "value"), ours, expected, strict=True):
@@ -60,7 +61,7 @@ def test_blocked_attention_equals_the_formula_with_all_gradients(monkeypatch, sh
 def test_a_text_larger_than_the_budget_is_a_block_of_its_own(monkeypatch):
     monkeypatch.setattr(attention, "_BLOCK_BYTES", 1)
     inputs = random_heads((3, 2, 6, 4))
-    assert len(_blocks(inputs[0])) == 3
+    assert [block.stop - block.start for block in _blocks(inputs[0])] == [1, 1, 1]
     torch.testing.assert_close(blocked_attention(*inputs, 0.4), math_attention(*inputs, 0.4), atol=1e-5, rtol=1e-5)
 
 
@@ -190,8 +191,8 @@ def test_a_text_longer_than_the_sliding_window_is_refused_with_the_limit():
     assert torch.equal(full, within)
 
 
-def test_products_come_in_few_sizes_whatever_the_lengths_of_texts(monkeypatch):
-    """oneDNN keeps its kernels for every size; texts of 33 to 48 tokens share theirs, forward and backward."""
+def test_products_come_in_few_sizes_whatever_the_lengths_and_the_number_of_texts(monkeypatch):
+    """oneDNN keeps its kernels for every size; these texts of 33 to 48 tokens share theirs, forward and backward."""
     seen, real = set(), torch.matmul
 
     def spied(a, b):
@@ -200,6 +201,9 @@ def test_products_come_in_few_sizes_whatever_the_lengths_of_texts(monkeypatch):
 
     monkeypatch.setattr(torch, "matmul", spied)
     for length in range(33, 49):
-        query, key, value = (torch.randn(2, 3, length, 8, requires_grad=True) for _ in range(3))
+        texts = length - 32
+        query, key, value = (torch.randn(texts, 3, length, 8, requires_grad=True) for _ in range(3))
         blocked_attention(query, key, value, 0.3).sum().backward()
-    assert seen == {((2, 3, 48, 8), (2, 3, 8, 48)), ((2, 3, 48, 48), (2, 3, 48, 8))}
+    scores = {((n, 3, 48, 8), (n, 3, 8, 48)) for n in (1, 4, 16)}
+    sums = {((n, 3, 48, 48), (n, 3, 48, 8)) for n in (1, 4, 16)}
+    assert seen == scores | sums

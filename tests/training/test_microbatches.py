@@ -22,13 +22,16 @@ CPU = torch.device("cpu")
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
-def test_parts_are_stretches_within_the_budget_that_end_at_the_end(lengths, budget):
+def test_parts_are_as_few_stretches_within_the_budget_as_can_be_of_like_sizes(lengths, budget):
     parts = cut(np.array(lengths), budget)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
     sums = [sum(lengths[part]) for part in parts]
     assert all(total <= budget or part.stop - part.start == 1 for total, part in zip(sums, parts, strict=True))
-    # The first part takes what is left over; no other could have taken one text more.
-    assert all(sums[i] + lengths[parts[i].start - 1] > budget for i in range(1, len(parts)))
+    fewest, room = 0, 0
+    for length in lengths:
+        fewest, room = (fewest, room - length) if length <= room else (fewest + 1, budget - length)
+    assert len(parts) == fewest
+    assert max(sums) <= sum(lengths) / len(parts) + max(lengths)
 
 
 def test_the_last_parts_keep_their_activations_as_far_as_the_budget_goes():

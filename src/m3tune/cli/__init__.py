@@ -58,9 +58,19 @@ _NO_PLACE = {
 }
 
 
+# Read by libraries when they are loaded, or first used; who sets them has the last word. How they were chosen is in
+# docs/decisions/0022-few-sizes.md and 0025-shared-machines.md.
+_LIBRARIES = {
+    "TOKENIZERS_PARALLELISM": "true",
+    "GOMP_SPINCOUNT": "10000",  # how long threads wait busily for one another, and take a shared processor from others
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",  # kernels of so many sizes of a product, 0.4 MiB each, and not 1,024
+}
+
+
 def main() -> None:
     """The entry point: every error leaves with a message and the right exit code."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for name, value in _LIBRARIES.items():
+        os.environ.setdefault(name, value)
     try:
         app()
     except M3TuneError as error:

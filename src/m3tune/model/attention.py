@@ -11,7 +11,7 @@ Registered with transformers under `PACKED`, so Hugging Face's own encoder code 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -93,17 +93,21 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -
     return _blocked_forward(query, key, value, scale)
 
 
-def _blocks(query: Tensor) -> list[slice]:
+def _blocks(query: Tensor) -> Iterator[slice]:
+    """Texts whose scores fit the cache, a power of two each time: kernels are made for every number of them too."""
     n, heads, length, _ = query.shape
-    texts = max(1, _BLOCK_BYTES // (heads * length * length * query.element_size()))
-    return [slice(i, i + texts) for i in range(0, n, texts)]
+    most = max(1, _BLOCK_BYTES // (heads * length * length * query.element_size()))
+    first = 0
+    while first < n:
+        texts = 4 ** ((min(most, n - first).bit_length() - 1) // 2)
+        yield slice(first, first + texts)
+        first += texts
 
 
 def _round(x: Tensor) -> Tensor:
     """(n, H, L, E) with tokens of zeros up to a round number.
 
-    oneDNN makes kernels for every size of a product and never lets go of them: 0.5 MiB for each L, without end where
-    texts are long.
+    oneDNN makes kernels for every size of a product and keeps them: 0.5 MiB for each L.
     """
     filler = -x.shape[2] % _ROUND_TOKENS
     return F.pad(x, (0, 0, 0, filler)) if filler else x

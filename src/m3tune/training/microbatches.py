@@ -9,6 +9,7 @@ GradCache (Gao et al., 2021) takes gradients of the vectors first and needs a se
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,11 +48,23 @@ class Parts:
 
 
 def cut(lengths: np.ndarray, budget_tokens: int) -> list[slice]:
-    """Stretches of at most `budget_tokens` tokens, one text at least, full from the end on; (N,) lengths.
+    """As few stretches of at most `budget_tokens` tokens, one text at least, as there can be, of like sizes; (N,) lengths.
 
-    >>> cut(np.array([1, 2, 3, 4, 9]), 7)
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    Alike, because a small last one has another size in every batch, and the CPU's kernels are made and kept for each.
+
+    >>> cut(np.array([4, 4, 4, 4, 4]), 16)
+    [slice(0, 2, None), slice(2, 5, None)]
     """
+    fewest = len(_full(lengths, budget_tokens))
+    if fewest < 2:
+        return _full(lengths, budget_tokens)
+    sizes = range(min(int(lengths.sum()) // fewest, budget_tokens), budget_tokens)
+    smallest = bisect.bisect_left(sizes, True, key=lambda size: len(_full(lengths, size)) <= fewest)
+    return _full(lengths, sizes.start + smallest)
+
+
+def _full(lengths: np.ndarray, budget_tokens: int) -> list[slice]:
+    """Stretches of at most `budget_tokens` tokens, one text at least, full from the end on."""
     parts: list[slice] = []
     end, used = len(lengths), 0
     for first in range(len(lengths) - 1, -1, -1):

@@ -75,11 +75,11 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
     sizes = np.array([batch.num_tokens for batch in chosen])
     largest = chosen[int(sizes.argmax())]
     longest = int(max(table.lengths.max() for table in (feed.collate.query_tokens, feed.collate.passage_tokens)))
-    clear_cache()
-    in_use = in_use_bytes(encoder.device)
-    limit = _limit(config, in_use, encoder.device)
     learning = learning_weights(encoder)
     costs = _costs_where_any_fit(encoder, largest, config, dtype)
+    clear_cache()
+    in_use = in_use_bytes(encoder.device)  # with what the first passes load: pages of libraries, kernels
+    limit = _limit(config, in_use, encoder.device)
     room = limit - in_use - costs.loss_bytes - learning * GRADIENT_BYTES
     optimizer, why_optimizer = _optimizer(config, learning, room - costs.activations(longest))
     room -= learning * _STATE_BYTES[optimizer]
