@@ -50,7 +50,9 @@ def test_blocked_attention_equals_the_formula_with_all_gradients(monkeypatch, sh
     monkeypatch.setattr(attention, "_BLOCK_BYTES", budget)
     inputs = random_heads(shape)
     sizes = [block.stop - block.start for block in _blocks(inputs[0])]
-    assert sum(sizes) == n and max(sizes) <= (texts_a_block or n) and set(sizes) <= {1, 4, 16}
+    assert sum(sizes) == n
+    assert max(sizes) <= (texts_a_block or n)
+    assert set(sizes) <= {1, 4, 16}
     ours = values_and_gradients(blocked_attention, inputs)
     expected = values_and_gradients(math_attention, inputs)
     for name, mine, plain in zip(("output", "query", "key", "value"), ours, expected, strict=True):

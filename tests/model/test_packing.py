@@ -268,7 +268,7 @@ def test_rows_come_to_the_backbone_in_few_sizes():
     """A text that nobody reads fills them up; what is read of the others is the same to rounding."""
     backbone, seen = tiny_model(), []
     backbone.register_forward_pre_hook(lambda _, args, named: seen.append(named["input_ids"].shape), with_kwargs=True)
-    for lengths in ([9], [40, 3], [16, 16], [20, 11, 2], [40] * 52, [40] * 103):
+    for lengths in ([9], [40, 3], [16, 16], [20, 11, 2], [40] * 52, [40] * 103, [40] * 206):
         packed = pack(random_texts(lengths))
         assert run_packed(backbone, packed).shape[0] == packed.num_tokens == sum(lengths)
-    assert seen == [(1, 32), (1, 64), (1, 32), (1, 64), (1, 2112), (1, 4224)]
+    assert seen == [(1, 32), (1, 64), (1, 32), (1, 64), (1, 2112), (1, 4224), (1, 8320)]

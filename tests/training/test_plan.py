@@ -52,6 +52,21 @@ def planned(ready, monkeypatch):
     return made
 
 
+def test_what_the_probes_load_counts_as_in_use(ready, monkeypatch):
+    in_use = [50 * MIB]
+
+    def measured(*_):
+        in_use.append(80 * MIB)
+        return COSTS
+
+    monkeypatch.setattr(plan_module, "measure_costs", measured)
+    monkeypatch.setattr(plan_module, "in_use_bytes", lambda _: in_use[-1])
+    monkeypatch.setattr(plan_module, "free_bytes", lambda _: 1000 * MIB)
+    plan = make_plan(*ready())
+    assert plan.in_use == 80 * MIB
+    assert plan.limit == int(80 * MIB + 0.85 * 1000 * MIB)
+
+
 def test_a_batch_that_fits_is_encoded_once(planned):
     plan = planned()
     assert plan.budget == Budget(144)

@@ -94,7 +94,7 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -
 
 
 def _blocks(query: Tensor) -> Iterator[slice]:
-    """Texts whose scores fit the cache, a power of two each time: kernels are made for every number of them too."""
+    """Texts whose scores fit the cache, 1, 4, 16, ... at once: kernels are made for every number of them too."""
     n, heads, length, _ = query.shape
     most = max(1, _BLOCK_BYTES // (heads * length * length * query.element_size()))
     first = 0

@@ -21,8 +21,7 @@ from m3tune.model.packing import LengthRun, Packed, pack
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
 _SELF_CHECK_TOLERANCE = 1e-3
-_ROUND_TOKENS = 32
-_ROUND_SHARE = 32  # of a long row at most this part is filler
+_ROUND_TOKENS = (32, 128)  # for short rows and for long ones, a thirty-second at most of any but the shortest
 
 
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -110,8 +109,9 @@ def run_packed(backbone: PreTrainedModel, packed: Packed) -> Tensor:
     The row is filled up to a round number of tokens by a text that nobody reads. Else every row has a size of its own,
     for each of which oneDNN makes and keeps kernels, hundreds of MiB in bfloat16, and malloc leaves gaps in its heap.
     """
+    short, long = _ROUND_TOKENS
     octave = 1 << packed.num_tokens.bit_length() - 1
-    filler = -packed.num_tokens % max(_ROUND_TOKENS, octave // _ROUND_SHARE)
+    filler = -packed.num_tokens % min(max(short, octave // 32), long)
     runs = (*packed.runs, LengthRun(packed.num_tokens, 1, filler)) if filler else packed.runs
     output = backbone(
         input_ids=F.pad(packed.input_ids, (0, filler))[None],

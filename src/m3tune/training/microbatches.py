@@ -48,7 +48,7 @@ class Parts:
 
 
 def cut(lengths: np.ndarray, budget_tokens: int) -> list[slice]:
-    """As few stretches of at most `budget_tokens` tokens, one text at least, as there can be, of like sizes; (N,) lengths.
+    """The fewest stretches of at most `budget_tokens` tokens, one text at least, and those of like sizes; (N,) lengths.
 
     Alike, because a small last one has another size in every batch, and the CPU's kernels are made and kept for each.
 

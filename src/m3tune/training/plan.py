@@ -39,7 +39,7 @@ class Plan:
     steps: int
     step_s: float
     forward_s: float  # of a token, forward alone: what encoding takes
-    in_use: int  # before the first step: weights, data, Python
+    in_use: int  # before the first step: weights, data, Python, libraries
     gradients: int
     optimizer_state: int
     activations: int
@@ -78,7 +78,7 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
     learning = learning_weights(encoder)
     costs = _costs_where_any_fit(encoder, largest, config, dtype)
     clear_cache()
-    in_use = in_use_bytes(encoder.device)  # with what the first passes load: pages of libraries, kernels
+    in_use = in_use_bytes(encoder.device)  # after the probes, which load more of torch and make kernels
     limit = _limit(config, in_use, encoder.device)
     room = limit - in_use - costs.loss_bytes - learning * GRADIENT_BYTES
     optimizer, why_optimizer = _optimizer(config, learning, room - costs.activations(longest))
