@@ -45,6 +45,7 @@ from m3tune.retrieval.vectors import Vectors
 from m3tune.starter import DEMO
 from m3tune.types import Candidate, Passage
 from peers import print_machine, scifact
+from planting import smaller
 
 DEPTH = 100
 LOSSES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -65,15 +66,6 @@ class Rule(NamedTuple):
 
     suspicion: np.ndarray  # (M,)
     settings: dict[str, np.ndarray]  # name -> (M,) bool
-
-
-def smaller(collection: Collection, size: int) -> Collection:
-    """The first passages after those that are relevant to the queries with several positives."""
-    several = {p for passages in collection.positives.values() if len(passages) > 1 for p in passages}
-    kept = set(list(dict.fromkeys([*sorted(several), *collection.passages]))[:size])
-    judgments = tuple(j for j in collection.judgments if j.passage_id in kept)
-    passages = {passage_id: passage for passage_id, passage in collection.passages.items() if passage_id in kept}
-    return Collection(collection.queries, passages, judgments, splits=collection.splits)
 
 
 def plant(collection: Collection, seed: int) -> Planted:

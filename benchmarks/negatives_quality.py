@@ -1,7 +1,7 @@
 """What mined negatives do to quality: SciFact, seven ways of choosing negatives, compared as m3tune compare does.
 
 python benchmarks/negatives_quality.py OUT [--seeds 3] [--ways in-batch filtered ...] [--passages 5183]
-                                           [--max-tokens 256] [--set KEY=VALUE ...]
+                                           [--max-tokens 256] [--halves] [--set KEY=VALUE ...]
 
     in-batch     no negatives but the other passages of the batch
     native       mined as FlagEmbedding's script does it, by the [mine] table of recipes/native.toml: 15 drawn from
@@ -17,24 +17,23 @@ unlike in FlagEmbedding, near copies of a relevant passage are not mined, and kn
 batch.
 
 The training queries with several positives have all judgments but one withheld, the same for all ways and seeds, so
-that some of what is mined is known to be false: its share among what each way trains on is printed. Each way with each
+that some of what is mined is known to be false: its share among what each way trains on is printed. With --halves every
+passage is cut in two, and a training query knows but one half of what is relevant to it: labels as a question brings
+them that was written for one chunk of a document, with many false negatives among its neighbours. Each way with each
 seed has a folder in OUT, and each way a recipe in OUT/recipes; what is finished there is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from false_negatives import smaller
 from m3tune.comparing import compare_recipes, load_ways
 from m3tune.config import Recipe
 from m3tune.data.collection import Collection
@@ -46,8 +45,8 @@ from m3tune.report.contest_page import PAGE
 from m3tune.report.terminal import print_contest
 from m3tune.starter import DEMO, recipe_file
 from peers import print_machine, scifact
+from planting import halved, smaller, withhold
 
-WITHHOLDING_SEED = 0
 _WITH_NEGATIVES = {"train.negatives_per_query": 4}
 _OURS = {**_WITH_NEGATIVES, "mine.sources.model.last": 100, "mine.negatives_per_query": 8}
 _GUIDE = {"train.guide": DEMO["model.path"], "train.false_negative_margin": 0.0}
@@ -60,17 +59,6 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "guided": {**_OURS, **_GUIDE},
     "rounds": {**_OURS, "mine.rounds": 2},
 }
-
-
-def withhold(collection: Collection) -> tuple[Collection, set[tuple[str, str]]]:
-    """The data without all but one judgment of its training queries, and the pairs taken out."""
-    generator = random.Random(WITHHOLDING_SEED)
-    gone: set[tuple[str, str]] = set()
-    for query_id in collection.splits["train"]:
-        positives = collection.positives.get(query_id, ())
-        gone |= {(query_id, passage_id) for passage_id in generator.sample(positives, max(len(positives) - 1, 0))}
-    judgments = tuple(j for j in collection.judgments if (j.query_id, j.passage_id) not in gone)
-    return replace(collection, judgments=judgments), gone
 
 
 def write_data(collection: Collection, folder: Path) -> None:
@@ -124,14 +112,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of every way, with the seeds 0, 1, ...")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--passages", type=int, default=5183)
+    parser.add_argument("--halves", action="store_true", help="chunks, of which training knows one")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="two or more")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     print_machine()
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    collection, gone = withhold(smaller(scifact(), arguments.passages))
-    data = output / f"data-{arguments.passages}"
+    hide = halved if arguments.halves else withhold
+    collection, gone = hide(smaller(scifact(), arguments.passages))
+    data = output / f"data-{arguments.passages}{'-halves' if arguments.halves else ''}"
     write_data(collection, data)
     files = write_recipes(output, arguments.ways, data, arguments.max_tokens)
     with shown(Console(stderr=True)):
