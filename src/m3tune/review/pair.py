@@ -71,4 +71,5 @@ def _facts(candidate: Candidate) -> list[tuple[str, str]]:
 def _against(share: float) -> str:
     if not share:
         return "as the positive's"
-    return f"{100 * abs(share):.1f} % {'above' if share > 0 else 'below'} the positive's"
+    how_far = "far" if abs(share) > 1 else f"{100 * abs(share):.1f} %"  # of a positive near zero a share says nothing
+    return f"{how_far} {'above' if share > 0 else 'below'} the positive's"
