@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ from m3tune.negatives.mined import with_mined, with_promoted
 from m3tune.negatives.table import read_candidates, read_negatives
 from m3tune.negatives.teacher import Teacher
 from m3tune.negatives.verdicts import read_verdicts, write_verdicts
-from m3tune.recipe import build_recipe
+from m3tune.recipe import build_recipe, to_toml
+from m3tune.review.project import open_project
 from m3tune.types import MINED, SOFT, TAUGHT, Negative, PairVerdict
 from tiny import MAX_TOKENS, WORDS, save_tiny_encoder, tiny_collection, tiny_tokenizer, write_llamaindex
 
@@ -331,9 +333,39 @@ def test_the_command_writes_rows_that_read_back(m3tune, place, tmp_path):
     assert (out / "pairs.parquet").is_file()
 
 
-def test_the_command_takes_a_recipe(m3tune, place, tmp_path):
-    from m3tune.recipe import to_toml
+def test_what_was_mined_is_reviewed_without_naming_its_data(m3tune, place, tmp_path, monkeypatch):
+    rows = tmp_path / "my rows.csv"
+    rows.write_text("frage,body\n" + "".join(f"q{i} {WORDS[i]},{WORDS[i]} {WORDS[i + 1]}\n" for i in range(30)))
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "mined"
+    code, text, _ = m3tune("mine", rows.name, out, "--model", place / "encoder", "--estimate", 30,
+                           "--column", "query=frage", "--column", "positive=body")  # fmt: skip
+    assert code == 0
+    command = f"m3tune review {out} --estimate 30"
+    assert command in text
+    monkeypatch.chdir("/")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\nq\n"))
+    code, text, err = m3tune(*command.split()[1:], "--terminal")
+    assert (code, err) == (0, "")
+    assert "1 of 30" in text
+    code, text, _ = m3tune("review", out, "--results", "--json")
+    assert json.loads(text)["sample"] == 30
+    rows.write_text("frage,body\nsomething,else\n")
+    code, _, err = m3tune("review", out, "--results")
+    assert code == 2
+    assert "my rows.csv has changed since this was made from it" in err
 
+
+def test_a_recipe_is_reviewed_in_its_run(m3tune, place, tmp_path):
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe_for(place, tmp_path / "run")))
+    code, text, _ = m3tune("mine", tmp_path / "recipe.toml", "--json", "--estimate", 25)
+    assert code == 0
+    command = json.loads(text)["review"]
+    assert command == ["m3tune", "review", str(tmp_path / "run"), "--estimate", "25"]
+    assert len(open_project(tmp_path / "run").sample().pairs) == 25
+
+
+def test_the_command_takes_a_recipe(m3tune, place, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(recipe_for(place, tmp_path / "run")))
     code, text, _ = m3tune("mine", recipe)

@@ -2,6 +2,7 @@
 
 directory/candidates.parquet   every candidate: sources, ranks, scores, why it was removed, whether it was chosen
 directory/positives.parquet    the known positives and their scores
+directory/source.json          where the data is, when it was mined without a recipe
 directory/summary.json         what other thresholds would keep, score histograms, examples; negatives.html shows it
 """
 
@@ -18,6 +19,7 @@ from m3tune.data.known import known_relevant
 from m3tune.data.prepared import Prepared
 from m3tune.data.read import read_collection
 from m3tune.data.similar import exact_copies, find_similar
+from m3tune.data.source import keep_source
 from m3tune.data.split import queries_of
 from m3tune.negatives import filters, summary
 from m3tune.negatives.ground import make_ground, read_pool
@@ -98,6 +100,7 @@ def mine_data(recipe: Recipe, split: str, say: Say) -> tuple[Path, dict[str, Pat
     data = fingerprint([collection.fingerprint, config.near_duplicates])
     task = task_of(recipe, collection, similar, query_ids, data, recipe.model)
     mine_into(directory, task, say, directory.with_name(directory.name + CACHE))
+    keep_source(directory, config, collection)
     return directory, write_outputs(_put_back(task, directory), query_ids, directory)
 
 

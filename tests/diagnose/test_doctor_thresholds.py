@@ -105,7 +105,13 @@ def test_a_negative_just_below_the_positive_is_suspected():
 
 @pytest.mark.parametrize(
     ("threshold", "source", "suspected"),
-    [("auto", MINED, False), (0.95, MINED, False), ("none", MINED, True), ("auto", GIVEN, True)],
+    [
+        ("auto", MINED, False),
+        (0.95, MINED, False),
+        (1.5, MINED, True),
+        ("none", MINED, True),
+        ("auto", GIVEN, True),
+    ],
 )
 def test_what_was_mined_by_a_threshold_is_near_because_it_was_sought_there(threshold, source, suspected):
     ill = ILL["false-negatives"]

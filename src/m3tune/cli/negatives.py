@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,9 @@ def mine(
     split: Annotated[
         str, typer.Option(help="For which queries: a split that the data brings, or all; auto: train, if there is one.")
     ] = "auto",
+    sample: Annotated[
+        int | None, typer.Option("--estimate", metavar="N", min=1, help="Draw N candidates to review, for the rates.")
+    ] = None,
     source: Source = "auto",
     columns: Columns = None,
     overrides: Sets = None,
@@ -35,9 +39,11 @@ def mine(
     from m3tune.data.columns import parse_columns
     from m3tune.recipe import build_recipe, load_recipe
     from m3tune.report.terminal import print_mined
+    from m3tune.review.project import open_project
 
     say = console.say_unless(as_json)
-    if data.endswith(".toml"):
+    is_recipe = data.endswith(".toml")
+    if is_recipe:
         if output is not None or model is not None:
             raise RecipeError("a recipe names its own output and model", where="OUT, --model", fix="leave both out")
         with console.progress(as_json):
@@ -51,9 +57,14 @@ def mine(
         tables = {"output": str(output), "data": given, "model": {"path": model}, "mine": {}}
         with console.progress(as_json):
             folder, written = mining.mine_data(build_recipe(tables, overrides or [], where="--set"), split, say)
+    reviewed = ["m3tune", "review", str(folder.parent if is_recipe else folder)]
+    if sample is not None:
+        open_project(Path(reviewed[-1])).draw(sample, seed=0)
+        reviewed += ["--estimate", str(sample)]
     facts = {"counts": read_json(folder / MANIFEST)["counts"], **read_json(folder / mining.SUMMARY)}
     if as_json:
         facts.pop("examples")
-        console.print_json(facts | {"written": {name: str(file) for name, file in written.items()}})
+        files = {name: str(file) for name, file in written.items()}
+        console.print_json(facts | {"written": files, "review": reviewed})
     else:
-        print_mined(console.out, folder, facts, list(written.values()))
+        print_mined(console.out, folder, facts, list(written.values()), shlex.join(reviewed))

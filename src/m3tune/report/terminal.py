@@ -146,8 +146,11 @@ def print_replay(console: Console, found: Replay, folder: Path) -> None:
     _print_line(console, f"replay  {folder}")
 
 
-def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], written: Sequence[Path]) -> None:
-    """Print what was kept and removed and by which source, what other thresholds would keep, and where things are."""
+def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], written: Sequence[Path], review: str) -> None:
+    """Print what was kept and removed and by which source, what other thresholds would keep, and where things are.
+
+    `review` is the command that shows them to a person.
+    """
     for line in in_words(facts["counts"], facts["rule"]):
         _print_line(console, line)
     table = _table(["source", "found", "kept", "chosen"])
@@ -162,6 +165,7 @@ def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], writte
             _print_table(console, table)
     for file in (folder / "negatives.html", folder / "candidates.parquet", *written):
         _print_line(console, f"wrote {file}")
+    _print_line(console, f"look at them, most suspicious first: {review}")
 
 
 def print_prepared(

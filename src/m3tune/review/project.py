@@ -12,6 +12,7 @@ from m3tune.artifact import read_json, write_json
 from m3tune.data.collection import Collection
 from m3tune.data.prepared import is_prepared
 from m3tune.data.read import read_collection
+from m3tune.data.source import FILE, read_source
 from m3tune.data.store import load_collection
 from m3tune.errors import ArtifactError, DataError, excerpt
 from m3tune.negatives.estimate import Sample, Stratum, draw_sample
@@ -122,7 +123,8 @@ class Project:
 def open_project(run: Path, data: Path | None = None, negatives: Path | None = None) -> Project:
     """The project of a run folder, whose parts may lie elsewhere. Verdicts are kept in the run, in `review`.
 
-    `run` may be what `m3tune mine` wrote by itself. Its verdicts lie beside it, for mining again replaces the folder.
+    `run` may be what `m3tune mine` wrote by itself, which knows where its data is. Its verdicts lie beside it, for
+    mining again replaces the folder.
     Raises ArtifactError where a part is missing, or candidates name texts that the data has not.
     """
     named = {"--data": data, "--candidates": negatives}
@@ -130,7 +132,9 @@ def open_project(run: Path, data: Path | None = None, negatives: Path | None = N
     alone = (run / CANDIDATES).is_file()
     place = run.with_name(f"{run.name}.{_REVIEW}") if alone else run / _REVIEW
     negatives = negatives or (run if alone else run / _NEGATIVES)
-    collection, candidates = _texts(data or run / _DATA), read_candidates(negatives)
+    told = data is None and alone and (run / FILE).is_file()
+    collection = read_source(run) if told else _texts(data or run / _DATA)
+    candidates = read_candidates(negatives)
     for candidate in candidates:
         if candidate.query_id not in collection.queries or candidate.passage_id not in collection.passages:
             raise ArtifactError(

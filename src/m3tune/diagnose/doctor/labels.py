@@ -61,7 +61,7 @@ def shuffled_labels(case: Case) -> Iterator[Finding]:
 def false_negatives(case: Case) -> Iterator[Finding]:
     """Given negatives that come as near to the query as its positive, more often than other queries' passages do.
 
-    Not what the run mined by a threshold: who is hard was sought there, and who is too near left out.
+    Not what the run mined by a threshold on scores: who is hard was sought there, and who is too near left out.
     """
     sample = case.sample
     if sample is None:
@@ -94,9 +94,10 @@ def false_negatives(case: Case) -> Iterator[Finding]:
 
 
 def _filtered(case: Case, sample: Sample) -> np.ndarray:
-    """(Q, P) the negatives that were mined by a threshold on scores."""
+    """(Q, P) the negatives that were mined by a threshold that lets none above its positive pass."""
     by_threshold = np.zeros_like(sample.given)
-    if case.recipe.mine is None or case.recipe.mine.threshold == "none":
+    threshold = "none" if case.recipe.mine is None else case.recipe.mine.threshold
+    if threshold == "none" or (isinstance(threshold, float) and threshold > 1):
         return by_threshold
     row = {query_id: i for i, query_id in enumerate(sample.query_ids)}
     column = {passage_id: i for i, passage_id in enumerate(sample.passage_ids)}
