@@ -68,6 +68,11 @@ def retention_fingerprint(config: SelectConfig) -> str:
     return config.retention if on_hub else source_fingerprint(resolve_path(config.retention, "the retention data"))
 
 
+def most_texts(config: SelectConfig) -> int:
+    """How many texts at most are asked about where questions are held out of the corpus."""
+    return min(_TEXTS_PER_QUERY * max(config.retention_queries, _FEWEST), config.retention_passages)
+
+
 def named_ground(config: SelectConfig, seed: int, say: Say) -> Ground:
     """Queries and passages of the data that `select.retention` names, drawn by `seed` where there are more than wanted.
 
@@ -105,8 +110,7 @@ def retention_of(
         return _not_measured("select.retention names no data", say)
     if config.rule == LAST:
         return _not_measured('select.rule is "last", so that nothing is chosen by it', say)
-    at_most = min(_TEXTS_PER_QUERY * max(config.retention_queries, _FEWEST), config.retention_passages)
-    items = known_items(prepared.collection, prepared.similar, prepared.split, at_most, generator)
+    items = known_items(prepared.collection, prepared.similar, prepared.split, most_texts(config), generator)
     if len(items) < _FEWEST:
         return _not_measured(
             f"{len(items):,} of {items.untouched:,} texts that training does not touch give a question about either "

@@ -225,7 +225,7 @@ def test_the_plan_of_a_run_is_made_from_its_data_and_leaves_them_for_the_run(tin
     plan = plan_run(recipe, lambda _: None)
     assert plan.corpus_tokens == 90 * 10
     assert plan.dev_tokens <= plan.corpus_tokens
-    assert set(plan.seconds) == {"base", "training steps", "development", "tuned"}
+    assert set(plan.seconds) == {"base", "training steps", "development", "selection", "tuned"}
     assert plan.gib["peak"] < plan.gib["limit"]
     prepared = (tmp_path / "run" / "data" / "manifest.json").stat().st_mtime_ns
     pipeline.run(recipe)
@@ -245,6 +245,26 @@ def test_the_plan_of_a_run_is_made_from_its_data_and_leaves_them_for_the_run(tin
     code, _, err = m3tune(*arguments, "--set", "train.memory_gib=0.001")
     assert code == 2
     assert "fix: any of" in err
+
+
+@pytest.mark.parametrize(
+    ("select", "dev_times", "retained_passages"),
+    [
+        ({"rule": "last"}, 1, 0),
+        ({"retention": "none"}, 5, 0),
+        ({"retention": "none", "alphas": []}, 1, 0),
+        ({"alphas": []}, 1, 90 / 2 * 3),  # the checkpoint and the base on one half of each text, the base on the other
+        ({"retention": "other.json", "retention_passages": 30}, 5, 30 * 6),
+    ],
+)
+def test_the_time_of_a_selection_is_planned(tiny_folders, tmp_path, select, dev_times, retained_passages):
+    data = write_llamaindex(tmp_path / "data.json", tiny_collection())
+    tables = {
+        "output": str(tmp_path / "run"), "data": {"path": str(data)}, "model": {"path": str(tiny_folders["bert"])},
+        "train": {"precision": "float32", "max_steps": 1}, "select": select,
+    }  # fmt: skip
+    plan = plan_run(build_recipe(tables), lambda _: None)
+    assert plan.selection_tokens == pytest.approx(dev_times * plan.dev_tokens + retained_passages * 10)
 
 
 def test_what_is_still_to_be_mined_is_planned_for(tiny_folders, tmp_path):
