@@ -48,7 +48,8 @@ def _patient(patient: str, data: str | None, sample: int, vectors: list[Path], a
     from m3tune.diagnose.doctor.reading import is_run, read_model, read_run
     from m3tune.diagnose.doctor.registry import case_findings
     from m3tune.errors import RecipeError
-    from m3tune.report.findings import print_line, print_told
+    from m3tune.report.findings import print_told
+    from m3tune.report.tables import print_line
 
     folder = Path(patient).expanduser()
     if data is None and not is_run(folder):
@@ -72,7 +73,8 @@ def _machine(as_json: bool) -> tuple[Finding, ...]:
 
     from m3tune.diagnose.doctor.environment import look
     from m3tune.diagnose.doctor.machine_rules import machine_findings
-    from m3tune.report.findings import print_line, print_told
+    from m3tune.report.findings import print_told
+    from m3tune.report.tables import print_line
 
     machine = look()
     findings = machine_findings(machine)

@@ -88,7 +88,7 @@ def review(
 
 def _results(project: Project, at_most: float, as_json: bool) -> int:
     """Print what the verdicts come to; returns the exit code, by what persons have said."""
-    from m3tune.report.findings import print_line
+    from m3tune.report.tables import print_line
     from m3tune.review.results import print_results, results
 
     found = results(project)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from m3tune.report.tables import print_line
 from m3tune.types import Finding
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -73,11 +74,6 @@ def print_fixed(console: Console, fixed: Mapping[str, Any], remaining: Sequence[
     print_line(console, "")
     print_line(console, f"in the copy: {summary(remaining)}")
     print_findings(console, remaining)
-
-
-def print_line(console: Console, line: str) -> None:
-    """One line that is not broken, so that it can be copied."""
-    console.print(Text(line), soft_wrap=True)
 
 
 def summary(findings: Iterable[Finding]) -> str:

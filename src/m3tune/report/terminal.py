@@ -7,10 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from m3tune.evaluation.compare import Comparison
@@ -20,6 +17,7 @@ from m3tune.negatives.summary import in_words
 from m3tune.report import data_words, error_words, selection_words, verdict_words, words
 from m3tune.report.contest_words import CORRECTION, Cells, cost_cells, difference_cells, recipe_cells
 from m3tune.report.gather import gather
+from m3tune.report.tables import print_line, print_table, table_of
 from m3tune.types import SIDES
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from m3tune.searching import Answers
 
 _EXCERPT_CHARACTERS = 160
-_WIDEST = 1000
 _WORDS_SHOWN = 8
 _STYLES = {"better": "bold green", "no worse": "bold", "inconclusive": "bold yellow", "worse": "bold red"}
 
@@ -45,13 +42,13 @@ def print_verdict(console: Console, run: Path | Mapping[str, Any]) -> None:
         Text(verdict["verdict"], style=_STYLES[verdict["verdict"]]), Text(verdict_words.headline(data)), sep=": "
     )
     for line in (*_results(data), "", *_ways_on(data)):
-        _print_line(console, line)
+        print_line(console, line)
 
 
 def _print_metrics(console: Console, rows: Sequence[Mapping[str, Any]], main_metric: str) -> None:
     """Print one row a metric, with BM25 where it was measured."""
     bm25 = any(row["bm25"] is not None for row in rows)
-    table = _table(["metric", *(["BM25"] if bm25 else []), "base", "tuned", "difference", "95 % interval", "p"])
+    table = table_of(["metric", *(["BM25"] if bm25 else []), "base", "tuned", "difference", "95 % interval", "p"])
     for row in rows:
         table.add_row(
             Text(row["metric"]),
@@ -63,7 +60,7 @@ def _print_metrics(console: Console, rows: Sequence[Mapping[str, Any]], main_met
             words.p_value(row["p_value"]),
             style="bold" if row["metric"] == main_metric else "",
         )
-    _print_table(console, table)
+    print_table(console, table)
 
 
 def _results(data: Mapping[str, Any]) -> Iterator[str]:
@@ -94,17 +91,17 @@ def print_evaluations(console: Console, evaluations: Sequence[Evaluation]) -> No
     """Print one row a model and head, one column a metric."""
     means = [mean(evaluation.per_query) for evaluation in evaluations]
     metrics = list(dict.fromkeys(name for values in means for name in values))
-    table = _table(["model", "head", *metrics, "queries"], names=2)
+    table = table_of(["model", "head", *metrics, "queries"], names=2)
     for evaluation, values in zip(evaluations, means, strict=True):
         queries = max((len(per_query) for per_query in evaluation.per_query.values()), default=0)
         cells = [words.number(values.get(name)) for name in metrics]
         table.add_row(Text(evaluation.name), Text(evaluation.head), *cells, f"{queries:,}")
-    _print_table(console, table)
+    print_table(console, table)
 
 
 def print_comparison(console: Console, comparison: Comparison, names: tuple[str, str] = ("base", "tuned")) -> None:
     """Print every metric of two models; the difference is the second's of `names` minus the first's."""
-    table = _table(["metric", *names, "difference", "95 % interval", "p", "won", "tied", "lost"])
+    table = table_of(["metric", *names, "difference", "95 % interval", "p", "won", "tied", "lost"])
     for item in comparison.metrics:
         table.add_row(
             Text(item.metric),
@@ -116,34 +113,34 @@ def print_comparison(console: Console, comparison: Comparison, names: tuple[str,
             *(f"{count:,}" for count in (item.wins, item.ties, item.losses)),
             style="bold" if item.metric == comparison.main_metric else "",
         )
-    _print_table(console, table)
-    _print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
+    print_table(console, table)
+    print_line(console, f"{comparison.main.queries:,} queries; the interval and p are of the difference in the mean")
 
 
 def print_contest(console: Console, facts: Mapping[str, Any], page: Path) -> None:
     """Print what a comparison of recipes found, as sentences and tables, and where its page is."""
     for cells in (recipe_cells(facts), cost_cells(facts), difference_cells(facts)):
         _print_cells(console, cells)
-    _print_line(console, CORRECTION)
+    print_line(console, CORRECTION)
     for line in facts["finding"]:
-        _print_line(console, line)
-    _print_line(console, f"report  {page}")
+        print_line(console, line)
+    print_line(console, f"report  {page}")
 
 
 def print_replay(console: Console, found: Replay, folder: Path) -> None:
     """Print what came out otherwise in a replay, and what else differs, which may be why."""
     if found.results:
-        table = _table(["figure", "run", "replay"])
+        table = table_of(["figure", "run", "replay"])
         for of in found.results:
             table.add_row(Text(of.where), Text(str(of.first)), Text(str(of.second)))
-        _print_table(console, table)
+        print_table(console, table)
     same = found.figures - len(found.results)
-    _print_line(console, f"{same:,} of {found.figures:,} figures are the same")
+    print_line(console, f"{same:,} of {found.figures:,} figures are the same")
     for of in found.origins:
-        _print_line(console, f"other {of.where}: {of.first} in the run, {of.second} in the replay")
+        print_line(console, f"other {of.where}: {of.first} in the run, {of.second} in the replay")
     if found.results and not found.origins:
-        _print_line(console, "nothing else that is recorded differs: same recipe, data, model, versions and machine")
-    _print_line(console, f"replay  {folder}")
+        print_line(console, "nothing else that is recorded differs: same recipe, data, model, versions and machine")
+    print_line(console, f"replay  {folder}")
 
 
 def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], written: Sequence[Path], review: str) -> None:
@@ -152,20 +149,20 @@ def print_mined(console: Console, folder: Path, facts: Mapping[str, Any], writte
     `review` is the command that shows them to a person.
     """
     for line in in_words(facts["counts"], facts["rule"]):
-        _print_line(console, line)
-    table = _table(["source", "found", "kept", "chosen"])
+        print_line(console, line)
+    table = table_of(["source", "found", "kept", "chosen"])
     for row in facts["sources"]:
         table.add_row(Text(row["source"]), *(f"{row[key]:,}" for key in ("found", "kept", "chosen")))
-    _print_table(console, table)
+    print_table(console, table)
     for name, rows in facts["thresholds"].items():
         if rows:
-            table = _table([f"mine.{name}", *list(rows[0])[1:]])
+            table = table_of([f"mine.{name}", *list(rows[0])[1:]])
             for row in rows:
                 table.add_row(f"{row[name]:g}", *(words.share(value) for key, value in row.items() if key != name))
-            _print_table(console, table)
+            print_table(console, table)
     for file in (folder / "negatives.html", folder / "candidates.parquet", *written):
-        _print_line(console, f"wrote {file}")
-    _print_line(console, f"look at them, most suspicious first: {review}")
+        print_line(console, f"wrote {file}")
+    print_line(console, f"review them: {review}")
 
 
 def print_prepared(
@@ -173,23 +170,23 @@ def print_prepared(
 ) -> None:
     """Print how alike the sides of a split are, what they share, and where the data is."""
     sides = [side for side in SIDES if balance and side in balance[0]]
-    table = _table(["feature", *sides, *(f"p, {side}" for side in sides[1:])])
+    table = table_of(["feature", *sides, *(f"p, {side}" for side in sides[1:])])
     for row in balance:
         tests = [words.p_value(row["tests"][side]["p_value"]) for side in sides[1:]]
         table.add_row(Text(row["feature"]), *(Text(data_words.summary(row[side])) for side in sides), *tests)
-    _print_table(console, table)
-    _print_line(console, data_words.TESTED)
+    print_table(console, table)
+    print_line(console, data_words.TESTED)
     for line in data_words.shared_between_sides(counts):
-        _print_line(console, line)
-    _print_line(console, f"prepared {folder}")
-    _print_line(console, f"page     {folder / 'data.html'}")
+        print_line(console, line)
+    print_line(console, f"prepared {folder}")
+    print_line(console, f"page     {folder / 'data.html'}")
 
 
 def print_encoded(console: Console, written: Sequence[Mapping[str, Any]]) -> None:
     """Print what `m3tune encode` left in each folder."""
     for part in written:
         shortened = f", {part['cut']:,} texts cut" if part["cut"] else ""
-        _print_line(
+        print_line(
             console,
             f"{part['folder']}: {part['texts']:,} {part['kind']} ({part['tokens']:,} tokens{shortened}); "
             f"{', '.join(part['heads'])}; {part['bytes'] / 2**20:,.1f} MiB",
@@ -201,78 +198,45 @@ def print_answers(console: Console, answers: Answers, explain: bool) -> None:
     console.print(Text(answers.question, style="bold"), soft_wrap=True)
     if explain and answers.words:
         words_of = ", ".join(f"{word} {weight:.3f}" for word, weight in answers.words[:_WORDS_SHOWN])
-        _print_line(console, f"  words: {words_of}")
+        print_line(console, f"  words: {words_of}")
     if not answers.hits:
-        _print_line(console, "  nothing found")
+        print_line(console, "  nothing found")
     for hit in answers.hits:
         scores = "  ".join(f"{head} {score:.4f}" for head, score in hit.scores.items())
         line = Text(f"{hit.rank:>3}  {answers.head} {hit.score:.4f}")
         line.append(f"  ({scores})" if len(hit.scores) > 1 else "", style="dim")
         console.print(line + Text(f"  {hit.passage_id}"), soft_wrap=True)
         title = f"{hit.title}: " if hit.title else ""
-        _print_line(console, "     " + words.cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
+        print_line(console, "     " + words.cut(" ".join(f"{title}{hit.text}".split()), _EXCERPT_CHARACTERS))
         if explain and hit.shared:
             shared = ", ".join(f"{word.word} {word.product:.3f}" for word in hit.shared[:_WORDS_SHOWN])
-            _print_line(console, f"     shared: {shared}")
-    _print_line(console, "")
+            print_line(console, f"     shared: {shared}")
+    print_line(console, "")
 
 
 def print_plan(console: Console, plan: RunPlan) -> None:
     """Print what a run would take, part by part, and what was chosen for it."""
-    memory = _table(["memory of training", "GiB"])
+    memory = table_of(["memory of training", "GiB"])
     for name, gib in plan.gib.items():
         label = {"in_use": "in use before it: weights, data, Python", "peak": "peak", "limit": "may take"}
         memory.add_row(label.get(name, name.replace("_", " ")), f"{gib:.2f}", style="bold" if name == "peak" else "")
-    duration = _table(["time", "minutes"])
+    duration = table_of(["time", "minutes"])
     for name, seconds in plan.seconds.items():
         duration.add_row(name, f"{seconds / 60:.1f}")
     duration.add_row("all", f"{sum(plan.seconds.values()) / 60:.1f}", style="bold")
-    _print_table(console, memory)
-    _print_table(console, duration)
-    _print_line(console, plan.train.in_words())
-
-
-def _table(columns: Sequence[str], names: int = 1) -> Table:
-    """A table whose first columns are `names` and whose other columns are numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(columns):
-        is_name = number < names
-        table.add_column(
-            Text(column), justify="left" if is_name else "right", no_wrap=not is_name, min_width=len(column) * is_name,
-            overflow="fold",
-        )  # fmt: skip
-    return table
+    print_table(console, memory)
+    print_table(console, duration)
+    print_line(console, plan.train.in_words())
 
 
 def _print_cells(console: Console, cells: Cells) -> None:
     """A table; headings of numbers stand in lines, so that names have room in a narrow terminal."""
     name, *numbers = cells.headings
-    table = _table([name, *(heading.replace(" ", "\n") for heading in numbers)])
+    table = table_of([name, *(heading.replace(" ", "\n") for heading in numbers)])
     for row in cells.rows:
         table.add_row(*map(Text, row))
-    _print_table(console, table)
-
-
-def _print_table(console: Console, table: Table) -> None:
-    """A table as wide as its longest words and all its numbers: a terminal that is narrower breaks the lines.
-
-    Left to itself rich drops whole columns where they do not fit, and takes what is no terminal to have 80 characters.
-    """
-    wide = console.options.update(max_width=_WIDEST)
-    for column in table.columns:
-        if column.no_wrap:  # what has blanks is one word there, such as an interval
-            cells = (column.header, *column.cells)
-            column.min_width = max(Measurement.get(console, wide, cell).maximum for cell in cells)
-    needed = Measurement.get(console, wide, table).minimum
-    if needed > console.width:
-        table.width = needed
-    console.print(table, crop=False)
+    print_table(console, table)
 
 
 def _difference(value: float, ci95: Sequence[float]) -> Text:
     return Text(words.signed(value), style="green" if ci95[0] > 0 else "red" if ci95[1] < 0 else "")
-
-
-def _print_line(console: Console, line: str) -> None:
-    """One line that is not broken, so that a path can be copied from it."""
-    console.print(Text(line), soft_wrap=True)

@@ -6,14 +6,12 @@ import itertools
 from collections import Counter
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from m3tune.negatives.agreement import agreement, by_reviewer, merged
 from m3tune.negatives.estimate import Estimate, Rate, estimate
-from m3tune.report.findings import print_line
+from m3tune.report.tables import print_line, print_table, table_of
 from m3tune.review.project import Project
 from m3tune.review.wording import percent
 
@@ -71,10 +69,8 @@ def print_results(console: Console, found: dict[str, Any]) -> None:
 
 
 def _print_estimate(console: Console, name: str, of: dict[str, Any]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(f"judged by {name}"), title_justify="left")
-    for column in ("rank", "score", "filters", "pairs", "drawn", "relevant", "rate, 95 % interval"):
-        is_name = column in ("rank", "score", "filters")
-        table.add_column(column, justify="left" if is_name else "right", no_wrap=not is_name)
+    table = table_of(["rank", "score", "filters", "pairs", "drawn", "relevant", "rate, 95 % interval"], names=3)
+    table.title, table.title_justify = Text(f"judged by {name}"), "left"
     for band in of["bands"]:
         table.add_row(
             Text(band["rank"]),
@@ -85,7 +81,7 @@ def _print_estimate(console: Console, name: str, of: dict[str, Any]) -> None:
             f"{band['relevant']:,} of {band['relevant'] + band['not_relevant']:,}",
             Text(percent(Rate(*band["rate"]))),
         )
-    console.print(table)
+    print_table(console, table)
     drawn, relevant, other, unsure = (
         sum(band[key] for band in of["bands"]) for key in ("drawn", "relevant", "not_relevant", "unsure")
     )

@@ -9,8 +9,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from m3tune.report.findings import print_line
 from m3tune.report.marks import Part, Shown
+from m3tune.report.tables import print_line
 from m3tune.review.pair import PairView, PassageView, view
 from m3tune.review.sitting import KEYS, LEAVE, UNDO, Sitting
 from m3tune.review.wording import next_commands, rate_in_words
