@@ -68,6 +68,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "twice-mined-risk-5": {**_MINED, "mine.risk": 0.05},
     "twice-mined-risk-10": {**_MINED, "mine.risk": 0.1},
     "twice-mined-risk-20": {**_MINED, "mine.risk": 0.2},
+    "twice-mined-30-risk-10": {**_MINED, "mine.risk": 0.1, "mine.sources.model.last": 30},
     "twice-mined-mixed": {**_MINED, "mine.negatives_per_query": 4, "mine.random_per_query": 4},
     "twice-mined-sharp": {**_MINED, "train.temperature": 0.02},
     "twice-mined-six-epochs": {**_MINED, "train.epochs": 6},
