@@ -43,7 +43,7 @@ class MineConfig(Table):
         "calibrated on the data, by the teacher's scores where there is one; none: never.",
     )
     risk: float = Field(
-        0.02,
+        0.1,
         gt=0,
         lt=1,
         description="auto removes from the score on at which there is a known positive for every 1 / risk candidates.",
