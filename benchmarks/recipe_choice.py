@@ -46,7 +46,7 @@ AUTO_RATE = 2e-5 * 1024 / 384  # what "auto" was when this was first asked
 _IN_BATCH = {"mine": "false", "train.negatives_per_query": 0, "train.epochs": 3}
 _TWICE = {"train.learning_rate": 2 * AUTO_RATE, "train.epochs": 3}
 _DOUBLED = {**_IN_BATCH, **_TWICE}
-_MINED = {**_TWICE, "mine.threshold": "auto", "train.negatives_per_query": 2}
+_MINED = {**_TWICE, "mine.threshold": "auto", "mine.risk": 0.02, "train.negatives_per_query": 2}
 _THREE = {**_DOUBLED, "model.new_heads": '["sparse", "multi"]', "evaluate.head": "dense"}
 _DISTILLED = {**_THREE, "train.self_distill": "true"}
 WAYS: Mapping[str, Mapping[str, Any]] = {
@@ -65,9 +65,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "twice-mined-one": {**_MINED, "train.negatives_per_query": 1},
     "twice-mined-four": {**_MINED, "train.negatives_per_query": 4},
     "twice-mined-unfiltered": {**_MINED, "mine.threshold": "none"},
-    "twice-mined-risk-5": {**_MINED, "mine.risk": 0.05},
     "twice-mined-risk-10": {**_MINED, "mine.risk": 0.1},
-    "twice-mined-risk-20": {**_MINED, "mine.risk": 0.2},
     "twice-mined-30-risk-10": {**_MINED, "mine.risk": 0.1, "mine.sources.model.last": 30},
     "twice-mined-mixed": {**_MINED, "mine.negatives_per_query": 4, "mine.random_per_query": 4},
     "twice-mined-sharp": {**_MINED, "train.temperature": 0.02},

@@ -94,7 +94,7 @@ def false_negatives(case: Case) -> Iterator[Finding]:
 
 
 def _filtered(case: Case, sample: Sample) -> np.ndarray:
-    """(Q, P) the negatives that were mined by a threshold that lets none above its positive pass."""
+    """(Q, P) the negatives that were mined by a calibrated threshold, or one that lets none above its positive pass."""
     by_threshold = np.zeros_like(sample.given)
     threshold = "none" if case.recipe.mine is None else case.recipe.mine.threshold
     if threshold == "none" or (isinstance(threshold, float) and threshold > 1):
