@@ -57,14 +57,15 @@ def mine(
         tables = {"output": str(output), "data": given, "model": {"path": model}, "mine": {}}
         with console.progress(as_json):
             folder, written = mining.mine_data(build_recipe(tables, overrides or [], where="--set"), split, say)
-    reviewed = ["m3tune", "review", str(folder.parent if is_recipe else folder)]
+    reviewed = folder.parent if is_recipe else folder
+    review = ["m3tune", "review", str(reviewed)]
     if sample is not None:
-        open_project(Path(reviewed[-1])).draw(sample, seed=0)
-        reviewed += ["--estimate", str(sample)]
+        open_project(reviewed).draw(sample, seed=0)
+        review += ["--estimate", str(sample)]
     facts = {"counts": read_json(folder / MANIFEST)["counts"], **read_json(folder / mining.SUMMARY)}
     if as_json:
         facts.pop("examples")
         files = {name: str(file) for name, file in written.items()}
-        console.print_json(facts | {"written": files, "review": reviewed})
+        console.print_json(facts | {"written": files, "review": review})
     else:
-        print_mined(console.out, folder, facts, list(written.values()), shlex.join(reviewed))
+        print_mined(console.out, folder, facts, list(written.values()), shlex.join(review))
