@@ -28,7 +28,7 @@ from m3tune.evaluation.compare import compare, document_groups
 from m3tune.evaluation.measure import measure_encoder
 from m3tune.evaluation.select import BASE, Contender, choose, folder_of, lost_share
 from m3tune.evaluation.store import Evaluation, load_evaluation, save_evaluations
-from m3tune.model.merge import interpolate, weights_of
+from m3tune.model.merge import become, weights_of
 from m3tune.model.weights import load_encoder
 from m3tune.progress import shown
 from m3tune.recipe import load_recipe
@@ -110,7 +110,7 @@ def measure_contenders(folder: Path, recipe: Recipe, prepared: Prepared) -> None
     for row in read_json(folder / "select" / "selection.json")["candidates"][1:]:
         place = folder / "fold" / folder_of(row["name"])
         if not place.is_dir():
-            encoder.load_state_dict(interpolate(*ends, row["alpha"]))
+            become(encoder, *ends, row["alpha"])
             sets = {"test": prepared.split.test}
             measured = measure_encoder(encoder, row["name"], collection, passages, sets, recipe.evaluate, "auto")
             save_evaluations(place, [measured.searched["test"].evaluation(HEAD, {})])

@@ -21,7 +21,7 @@ from m3tune.evaluation.select import BASE, LAST, folder_of, name_of
 from m3tune.evaluation.store import Evaluation, save_evaluations
 from m3tune.machine import pick_device, pick_precision
 from m3tune.model.encoder import Encoder
-from m3tune.model.merge import distance, interpolate, weights_of
+from m3tune.model.merge import become, distance, weights_of
 from m3tune.retaining import Ground, Retention
 from m3tune.retrieval.encode import encode_tokens, tokenize_queries
 from m3tune.types import Head
@@ -62,7 +62,7 @@ def run_contest(base: Encoder, tuned: Encoder, contest: Contest, folder: Path) -
     for alpha in alphas:
         place = folder / folder_of(name_of(alpha))
         if not (place / FIGURES).is_file():
-            tuned.load_state_dict(interpolate(base_weights, tuned_weights, alpha))
+            become(tuned, base_weights, tuned_weights, alpha)
             _measure(tuned, alpha, alpha * far, vectors, contest, place)
         rows.append(read_json(place / FIGURES))
     return rows

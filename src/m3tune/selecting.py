@@ -17,7 +17,7 @@ from m3tune.evaluation.select import BASE, Choice, Contender, choose, folder_of,
 from m3tune.evaluation.store import load_evaluation
 from m3tune.mixing import recipe_weights, tuned_weights, weights_of_base
 from m3tune.model.encoder import Encoder
-from m3tune.model.merge import interpolate
+from m3tune.model.merge import become
 from m3tune.model.weights import load_encoder
 from m3tune.preparation import Say, silent
 from m3tune.rounds import tuned_model
@@ -68,7 +68,7 @@ def chosen_encoder(folder: Path, recipe: Recipe) -> Encoder:
     encoder, _ = load_encoder(tuned_model(folder, recipe))
     if selection["alpha"] != 1:
         base, _ = load_encoder(without_new_heads(recipe.model))
-        encoder.load_state_dict(interpolate(base.state_dict(), encoder.state_dict(), selection["alpha"]))
+        become(encoder, base.state_dict(), encoder.state_dict(), selection["alpha"])
     encoder.settings = replace(encoder.settings, hybrid_weights=selection["weights"])
     return encoder
 

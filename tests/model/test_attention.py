@@ -1,3 +1,6 @@
+import inspect
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,6 +130,31 @@ def test_each_text_of_a_row_attends_to_itself_alone():
         torch.testing.assert_close(output[:, text], alone.transpose(1, 2), atol=1e-5, rtol=1e-5)
         start += length
     assert start == 25
+
+
+def test_the_variable_length_kernel_is_given_texts_as_it_wants_them(monkeypatch):
+    """The kernel itself runs on a GPU alone; here one in plain torch stands for it, with its signature."""
+    from torch.nn.attention import varlen
+
+    def plain(q, k, v, ends_q, ends_k, longest_q, longest_k, *, scale):
+        assert ends_q.dtype == ends_k.dtype == torch.int32
+        assert longest_q == longest_k == ends_q.diff().max()
+        texts = [slice(first, last) for first, last in pairwise(ends_q.tolist())]
+        of_texts = [[x[text].transpose(0, 1)[None] for x in (q, k, v)] for text in texts]  # (1, H, L, E)
+        return torch.cat([math_attention(*text, scale)[0].transpose(0, 1) for text in of_texts])
+
+    positional = [
+        name for name, one in inspect.signature(varlen.varlen_attn).parameters.items() if one.kind != one.KEYWORD_ONLY
+    ]
+    assert positional == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+    monkeypatch.setattr(varlen, "varlen_attn", plain)
+    runs = (LengthRun(0, 3, 2), LengthRun(6, 1, 5), LengthRun(11, 2, 7))
+    row = [x.detach() for x in random_heads((1, 2, 25, 8))]
+    expected, _ = attend_row(row, runs)
+    ends = attention.text_ends(runs)
+    assert ends.tolist() == [0, 2, 4, 6, 11, 18, 25]
+    found = attention._varlen_attention(*row, ends, 7, 8**-0.5)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_scaling_is_the_models_own_where_it_has_one():

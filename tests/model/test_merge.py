@@ -9,7 +9,7 @@ import torch
 from m3tune.artifact import read_json
 from m3tune.config import ModelConfig
 from m3tune.errors import ModelError
-from m3tune.model.merge import average, average_into, distance, interpolate, move_to, weights_of
+from m3tune.model.merge import average, average_into, become, distance, interpolate, move_to, weights_of
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.retrieval.encode import encode
 from tiny import save_tiny_encoder, save_tiny_m3
@@ -39,7 +39,7 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 0.5, 0.7, 0.85, 0.99])
 def test_between_the_ends_it_is_the_formula(alpha):
     base, tuned = state(0), state(1)
-    merged = interpolate(base, tuned, alpha)
+    merged = dict(interpolate(base, tuned, alpha))
     assert list(merged) == list(tuned)
     for name in NAMES:
         expected = base[name].double() + alpha * (tuned[name].double() - base[name].double())
@@ -53,7 +53,7 @@ def test_the_ends_are_the_models_bit_for_bit_and_copies(alpha):
     base, tuned = state(0), state(1)
     base[NAMES[0]][0, 0], tuned[NAMES[0]][0, 0] = -0.0, 1e-45  # what adding a zero would change
     end = tuned if alpha else base
-    merged = interpolate(base, tuned, alpha)
+    merged = dict(interpolate(base, tuned, alpha))
     for name in NAMES:
         assert torch.equal(merged[name].view(torch.int32), end[name].view(torch.int32))
     merged[NAMES[0]].zero_()
@@ -62,21 +62,21 @@ def test_the_ends_are_the_models_bit_for_bit_and_copies(alpha):
 
 def test_what_did_not_move_stays_bit_for_bit():
     base = state(0)
-    merged = interpolate(base, {name: value.clone() for name, value in base.items()}, 0.3)
+    merged = dict(interpolate(base, {name: value.clone() for name, value in base.items()}, 0.3))
     assert all(torch.equal(merged[name], base[name]) for name in NAMES)
 
 
 def test_a_head_that_only_the_tuned_model_has_stays_its_own():
     base, tuned = state(0, NAMES[:2]), state(1)
     for alpha in (0, 0.5, 1):
-        merged = interpolate(base, tuned, alpha)
+        merged = dict(interpolate(base, tuned, alpha))
         assert torch.equal(merged[NAMES[2]], tuned[NAMES[2]])
         assert torch.equal(merged[NAMES[0]], tuned[NAMES[0]]) is (alpha == 1)
 
 
 def test_half_precision_is_merged_in_float32():
     base, tuned = state(0, dtype=torch.bfloat16), state(1, dtype=torch.bfloat16)
-    merged = interpolate(base, tuned, 0.3)[NAMES[0]]
+    merged = dict(interpolate(base, tuned, 0.3))[NAMES[0]]
     assert merged.dtype == torch.float32
     expected = base[NAMES[0]].float() + 0.3 * (tuned[NAMES[0]].float() - base[NAMES[0]].float())
     torch.testing.assert_close(merged, expected)
@@ -99,28 +99,46 @@ def test_distance_is_relative_grows_with_alpha_and_looks_at_shared_weights_only(
     assert distance(base, tuned) == pytest.approx(expected)
     assert distance(base, base) == 0
     for alpha in (0.3, 0.7):
-        assert distance(base, interpolate(base, tuned, alpha)) == pytest.approx(alpha * expected, rel=1e-5)
+        assert distance(base, dict(interpolate(base, tuned, alpha))) == pytest.approx(alpha * expected, rel=1e-5)
+
+
+def test_distance_of_a_table_that_is_looked_at_in_pieces():
+    generator = torch.Generator().manual_seed(0)
+    base, other = (torch.randn(2**20 // 64 + 3, 96, generator=generator) for _ in range(2))
+    expected = float((other.double() - base.double()).norm() / base.double().norm())
+    assert distance({"a": base}, {"a": other}) == pytest.approx(expected, rel=1e-12)
 
 
 def test_whole_numbers_are_kept_where_they_agree_and_refused_where_not():
     base, tuned = state(0), state(1)
     base["backbone.position_ids"], tuned["backbone.position_ids"] = torch.arange(4), torch.arange(4)
-    for merged in (interpolate(base, tuned, 0.5), average([base, tuned])):
+    for merged in (dict(interpolate(base, tuned, 0.5)), average([base, tuned])):
         assert merged["backbone.position_ids"].dtype == torch.int64
         assert torch.equal(merged["backbone.position_ids"], torch.arange(4))
     tuned["backbone.position_ids"] = torch.arange(1, 5)
-    for merge in (lambda: interpolate(base, tuned, 0.5), lambda: average([base, tuned])):
+    for merge in (lambda: dict(interpolate(base, tuned, 0.5)), lambda: average([base, tuned])):
         with pytest.raises(ModelError, match=r"backbone.position_ids holds other whole numbers"):
             merge()
+
+
+@pytest.mark.parametrize("alpha", [0, 0.3, 1])
+def test_an_encoder_becomes_a_merge_even_if_it_is_one_of_the_two(two, alpha):
+    base, tuned, other = loaded(two[0]), loaded(two[1]), loaded(two[0])
+    expected = dict(interpolate(weights_of(base), weights_of(tuned), alpha))
+    become(other, base.state_dict(), tuned.state_dict(), alpha)
+    become(tuned, base.state_dict(), tuned.state_dict(), alpha)
+    for merged in (tuned, other):
+        assert all(torch.equal(value, expected[name]) for name, value in merged.state_dict().items())
+    assert not torch.equal(expected["heads.multi.weight"], base.state_dict()["heads.multi.weight"]) or alpha == 0
 
 
 def test_other_shapes_and_names_are_refused():
     other = state(1) | {NAMES[1]: torch.zeros(3, 4)}
     with pytest.raises(ModelError, match=r"backbone.b.bias has the shapes \(3, 5\) and \(3, 4\)"):
-        interpolate(state(0), other, 0.5)
+        dict(interpolate(state(0), other, 0.5))
     for base, tuned in ((state(0, NAMES[:1]), state(1, NAMES[:2])), (state(0), state(1, NAMES[:2]))):
         with pytest.raises(ModelError, match="only one model has"):
-            interpolate(base, tuned, 0.5)
+            dict(interpolate(base, tuned, 0.5))
     with pytest.raises(ModelError, match=r"only one model has: 'heads.sparse.weight'"):
         average([state(0), state(1), state(2, NAMES[:2])])
 

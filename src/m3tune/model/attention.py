@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,12 +38,13 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     packed_runs: Sequence[LengthRun] = (),
+    packed_ends: Tensor | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention signature. query, key, value: (1, H, T, E); returns ((1, T, H, E), None).
 
-    Raises ModelError for a sliding window that is shorter than a text.
+    `packed_ends` are `text_ends(packed_runs)` on the queries' device, made once for all layers. Raises ModelError for a sliding window that is shorter than a text.
     """
     if sliding_window is not None and any(run.length > sliding_window for run in packed_runs):
         raise ModelError(
@@ -51,7 +53,8 @@ def packed_attention(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.is_cuda and query.dtype != torch.float32 and dropout == 0:
-        return _varlen_attention(query, key, value, packed_runs, scale), None
+        ends = text_ends(packed_runs).to(query.device) if packed_ends is None else packed_ends
+        return _varlen_attention(query, key, value, ends, max(run.length for run in packed_runs), scale), None
     blocked = query.device.type == "cpu" and query.dtype == torch.bfloat16 and dropout == 0
     outputs = []
     for q, k, v in zip(*(_split_runs(x, packed_runs) for x in (query, key, value)), strict=True):
@@ -72,13 +75,16 @@ def _split_runs(x: Tensor, runs: Sequence[LengthRun]) -> list[Tensor]:
     return [part.unflatten(1, (run.count, run.length)).transpose(0, 1) for part, run in zip(parts, runs, strict=True)]
 
 
-def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[LengthRun], scale: float) -> Tensor:
+def text_ends(runs: Sequence[LengthRun]) -> Tensor:
+    """(N + 1,) int32: 0, and the token behind the last of each text, as variable-length kernels want it."""
+    lengths = np.repeat([run.length for run in runs], [run.count for run in runs])
+    return torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
+
+
+def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int, scale: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    lengths = [run.length for run in runs for _ in range(run.count)]
-    ends = torch.tensor([0, *lengths]).cumsum(0).to(query.device, torch.int32, non_blocking=True)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, E)
-    longest = max(lengths)
     attended: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale)  # type: ignore[assignment]
     return attended.unsqueeze(0)
 

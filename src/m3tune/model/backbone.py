@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import logging as transformers_logging
 
 from m3tune.errors import ModelError
-from m3tune.model.attention import PACKED
+from m3tune.model.attention import PACKED, text_ends
 from m3tune.model.packing import LengthRun, Packed, pack
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
@@ -117,6 +117,7 @@ def run_packed(backbone: PreTrainedModel, packed: Packed) -> Tensor:
         input_ids=F.pad(packed.input_ids, (0, filler))[None],
         position_ids=F.pad(packed.positions, (0, filler))[None] + position_offset(backbone),
         packed_runs=runs,
+        packed_ends=text_ends(runs).to(packed.input_ids.device),
     )
     return output.last_hidden_state[0, : packed.num_tokens]
 

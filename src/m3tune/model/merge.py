@@ -6,7 +6,7 @@ Xiao et al. 2023, "LM-Cocktail". The mean of several: Wortsman et al. 2022, "Mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,7 @@ State = Mapping[str, Tensor]
 """Name -> weights, as `Encoder.state_dict` names them."""
 
 _HEADS = "heads."
+_STRETCH = 2**20  # numbers
 _UNUSED = "backbone.pooler."  # feeds no head, and is random where a folder does not bring it
 # What a configuration says that changes a vector but no shape.
 _SAME_CONFIG = (
@@ -33,22 +34,28 @@ _SAME_CONFIG = (
 _FIX = "merge models that were tuned from the same one and are used in the same way"
 
 
-def interpolate(base: State, tuned: State, alpha: float) -> dict[str, Tensor]:
-    """The weights base + alpha (tuned - base): the very base at 0, the very tuned weights at 1.
+def interpolate(base: State, tuned: State, alpha: float) -> Iterator[tuple[str, Tensor]]:
+    """Names and weights base + alpha (tuned - base), one at a time: the very base at 0, the very tuned weights at 1.
 
     Heads that only `tuned` has stay as they are there. Raises ModelError where anything else is in one of them only,
     where shapes differ, or where whole numbers (buffers) do.
     """
     _check_shapes([base, {name: value for name, value in tuned.items() if name in base or not _is_head(name)}])
-    if alpha in (0, 1):
-        ends = {**tuned, **base} if alpha == 0 else tuned
-        return {name: _own(ends[name]) for name in tuned}
-    return {
-        name: torch.lerp(base[name].float(), value.float(), alpha)
-        if name in base and value.is_floating_point()
-        else _own(value)
-        for name, value in tuned.items()
-    }
+    for name, value in tuned.items():
+        if alpha == 1 or name not in base or not value.is_floating_point():
+            yield name, _own(value)
+        else:
+            yield name, _own(base[name]) if alpha == 0 else torch.lerp(base[name].float(), value.float(), alpha)
+
+
+def become(encoder: Encoder, base: State, tuned: State, alpha: float) -> None:
+    """Give `encoder` the weights between the two, in memory for one of them more; it may be one of the two itself.
+
+    Raises ModelError as `interpolate` does.
+    """
+    own = encoder.state_dict()
+    for name, value in interpolate(base, tuned, alpha):
+        own[name].copy_(value)
 
 
 def average(states: Sequence[State]) -> dict[str, Tensor]:
@@ -64,10 +71,19 @@ def average(states: Sequence[State]) -> dict[str, Tensor]:
 
 def distance(base: State, other: State) -> float:
     """How far `other` is from `base`: the length of the difference over that of `base`, over all that both have."""
-    shared = [name for name in base if name in other and base[name].is_floating_point() and not _is_unused(name)]
-    moved = sum(float((other[name].double() - base[name].double()).square().sum()) for name in shared)
-    length = sum(float(base[name].double().square().sum()) for name in shared)
+    moved = length = 0.0
+    for name, value in base.items():
+        if name not in other or not value.is_floating_point() or _is_unused(name):
+            continue
+        for before, after in zip(_stretches(value), _stretches(other[name]), strict=True):
+            moved += float((after.double() - before.double()).square().sum())
+            length += float(before.double().square().sum())
     return (moved / length) ** 0.5 if length else 0.0
+
+
+def _stretches(value: Tensor) -> Sequence[Tensor]:
+    """A tensor in pieces, for a table of embeddings in float64 takes more than a small model."""
+    return value.flatten().split(_STRETCH)
 
 
 def weights_of(encoder: Encoder) -> dict[str, Tensor]:
@@ -81,7 +97,7 @@ def move_to(base: Encoder, tuned: Encoder, alpha: float) -> None:
     Raises ModelError where the two do not fit.
     """
     check_same_use(base, tuned, new_heads=True)
-    tuned.load_state_dict(interpolate(base.state_dict(), tuned.state_dict(), alpha))
+    become(tuned, base.state_dict(), tuned.state_dict(), alpha)
 
 
 def average_into(first: Encoder, others: Sequence[Encoder]) -> None:
