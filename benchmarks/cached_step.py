@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 from peers import at_best, interleaved_medians, peak_gib, print_machine, print_table, sentence_transformer
-from train_step import TEMPERATURE, ours, scifact_pairs, step_of, turn_dropout_off
+from train_step import TEMPERATURE, on_device, ours, scifact_pairs, step_of, turn_dropout_off
 
 KEPT = 0.1
 CONTESTANTS = (
@@ -65,7 +65,7 @@ def cached(queries: list[str], passages: list[str], tokens: int, *, best: bool) 
     model = sentence_transformer(tokens, train=True)
     if best:
         turn_dropout_off(model)
-    features = [model.preprocess(texts) for texts in (queries, passages)]
+    features = [on_device(model.preprocess(texts)) for texts in (queries, passages)]
     real = sum(int(side["attention_mask"].sum()) for side in features)
     objective = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_num_tokens=int(KEPT * real))
 

@@ -13,17 +13,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from m3tune.config import ModelConfig
-from m3tune.machine import pick_device, pick_precision
-from m3tune.model.weights import load_encoder
+from m3tune.machine import pick_precision
 from m3tune.retrieval.encode import encode, tokenize_texts
 from peers import (
+    DEVICE,
     encoder_flop,
     interleaved_medians,
-    matrix_product_rate,
-    minilm,
+    model_path,
+    our_encoder,
     print_machine,
     print_table,
+    print_useful_rates,
     scifact,
     sentence_transformer,
 )
@@ -38,9 +38,8 @@ def main() -> None:
     texts = [passage.full_text for passage in scifact().passages.values()][: arguments.passages]
     print_machine()
 
-    encoder, _ = load_encoder(ModelConfig(path=minilm()))
-    fastest = pick_precision("auto", pick_device())
-    plain, flag = sentence_transformer(), flag_embedding()
+    encoder, fastest = our_encoder(), pick_precision("auto", DEVICE)
+    plain, flag = sentence_transformer(), flag_embedding(encoder.settings.pooling)
     ours, reference = f"m3tune (as it comes, {str(fastest)[6:]})", "sentence-transformers (as it comes)"
     encoders: dict[str, Callable[[list[str]], np.ndarray]] = {
         ours: lambda some: encode(encoder, some, "passage", fastest),
@@ -68,28 +67,20 @@ def main() -> None:
     medians = interleaved_medians({name: work(name) for name in encoders}, arguments.repeats)
     print(f"{len(texts)} passages, at most 256 tokens, median of {arguments.repeats}")
     print_table(medians, ours, "s")
-    print_useful_rates(medians, precisions, encoder_flop(encoder.backbone.config, lengths))
+    print_useful_rates(medians, precisions, encoder_flop(encoder.backbone.config, lengths), int(lengths.sum()))
     for name in vectors.keys() - {reference} if reference in vectors else ():
         cosines = (vectors[name] * vectors[reference]).sum(axis=1)
         print(f"{name}: cosine with the reference at least {cosines.min():.6f}, mean {cosines.mean():.6f}")
 
 
-def print_useful_rates(medians: dict[str, float], precisions: dict[str, torch.dtype], flop: float) -> None:
-    """What each contestant did for real tokens, over what a matrix product of its precision does at this moment."""
-    rates = {dtype: matrix_product_rate(dtype) for dtype in set(precisions.values())}
-    for name, seconds in medians.items():
-        dtype = precisions[name]
-        useful = flop / seconds / 1e9
-        print(f"{name}: {useful:.0f} useful GFLOP/s, {useful / rates[dtype]:.0%} of a product's in {str(dtype)[6:]}")
-
-
-def flag_embedding():
-    """all-MiniLM-L6-v2 in FlagEmbedding, mean pooling, its other settings as they come."""
+def flag_embedding(pooling: str = "mean"):
+    """The model in FlagEmbedding with the pooling it was made for; other settings as they come, on a CPU in float32."""
     from FlagEmbedding import FlagModel
 
     return FlagModel(
-        minilm(), devices="cpu", use_fp16=False, pooling_method="mean", passage_max_length=256, query_max_length=256
-    )
+        model_path(), devices=DEVICE.type, use_fp16=DEVICE.type != "cpu", pooling_method=pooling,
+        passage_max_length=256, query_max_length=256,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

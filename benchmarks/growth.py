@@ -70,14 +70,12 @@ def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
 def measure_encode(passages: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from m3tune.config import ModelConfig
     from m3tune.data.token_store import tokens_kept
-    from m3tune.model.weights import load_encoder
     from m3tune.retrieval.encode import encode, tokenize_texts
     from m3tune.retrieval.store import store_vectors
-    from peers import minilm, scifact
+    from peers import our_encoder, scifact
 
-    encoder, _ = load_encoder(ModelConfig(path=minilm()))
+    encoder = our_encoder()
     texts = [passage.full_text for passage in scifact().passages.values()]
     # A number in front, so that no text is the same as another.
     repeated = [f"{row} {text}" for row, text in enumerate(itertools.islice(itertools.cycle(texts), passages))]

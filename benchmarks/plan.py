@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--steps 6] [--tokens 256]
 
-SciFact and all-MiniLM-L6-v2, under several recipes, each in a process of its own.
+SciFact, under several recipes, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from m3tune.config import ModelConfig, TrainConfig
+from m3tune.config import TrainConfig
 from m3tune.data.similar import Similar
+from m3tune.machine import wait_for
 from m3tune.memory import GIB
-from m3tune.model.weights import load_encoder
 from m3tune.training import train as train_module
 from m3tune.training.trainer import RetrievalTrainer
-from peers import minilm, print_machine, scifact
+from peers import DEVICE, our_encoder, print_machine, scifact
 
 HEADS = {"new_heads": ["sparse", "multi"], "pooling": "cls"}
 RECIPES: dict[str, tuple[dict, dict]] = {
@@ -60,7 +60,7 @@ def main() -> None:
 def measured(model: dict, train: dict, steps: int, tokens: int) -> dict[str, tuple[float, float]]:
     """(planned, measured) of each."""
     collection = scifact()
-    encoder, _ = load_encoder(ModelConfig(path=minilm(), passage_max_tokens=tokens, query_max_tokens=tokens, **model))
+    encoder = our_encoder(passage_max_tokens=tokens, query_max_tokens=tokens, **model)
     queries = tuple(q for q in collection.splits["train"] if q in collection.positives)
     plans, seconds = [], []
     original, step = train_module.make_plan, RetrievalTrainer.training_step
@@ -72,6 +72,7 @@ def measured(model: dict, train: dict, steps: int, tokens: int) -> dict[str, tup
     def timed(*arguments, **options):
         start = time.perf_counter()
         loss = step(*arguments, **options)
+        wait_for(DEVICE)
         seconds.append(time.perf_counter() - start)
         return loss
 

@@ -14,22 +14,25 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from m3tune.config import ModelConfig
 from m3tune.data.tokens import tokenize
-from m3tune.machine import autocast, pick_device, pick_precision
+from m3tune.machine import autocast, pick_precision
 from m3tune.model.encoder import set_dropout
-from m3tune.model.weights import load_encoder
 from m3tune.scoring import dense_scores
 from m3tune.training.losses import contrastive
 from m3tune.training.microbatches import Parts, encode_parts
 from peers import (
+    DEVICE,
     at_best,
+    encoder_flop,
     interleaved_medians,
-    minilm,
+    model_path,
+    our_encoder,
     our_precisions,
     print_machine,
     print_table,
+    print_useful_rates,
     scifact,
     sentence_transformer,
 )
@@ -60,6 +63,21 @@ def main() -> None:
         medians = interleaved_medians(contestants, arguments.repeats)
         print(f"\n{PAIRS} pairs, {title}, median of {arguments.repeats} steps")
         print_table(medians, "m3tune (as it comes)", "s/step")
+        fastest = pick_precision("auto", DEVICE)
+        floats = {name: torch.float32 if _in_float32(name) else fastest for name in medians}
+        flop, num_tokens = step_flop(queries, passages, arguments.tokens)
+        print_useful_rates(medians, floats, flop, num_tokens)
+
+
+def _in_float32(contestant: str) -> bool:
+    return "float32" in contestant or (not contestant.startswith("m3tune") and "as it comes" in contestant)
+
+
+def step_flop(queries: list[str], passages: list[str], tokens: int) -> tuple[float, int]:
+    """Floating-point operations of a step over real tokens, the way back twice the way forward; and these tokens."""
+    tokenizer, config = AutoTokenizer.from_pretrained(model_path()), AutoConfig.from_pretrained(model_path())
+    lengths = np.concatenate([tokenize(side, tokenizer, tokens).lengths for side in (queries, passages)])
+    return 3 * encoder_flop(config, lengths), int(lengths.sum())
 
 
 def scifact_pairs(pairs: int = PAIRS) -> tuple[list[str], list[str]]:
@@ -95,20 +113,19 @@ def ours(
     queries: list[str], passages: list[str], tokens: int, precision, kept: float = 1.0, budget_tokens: int | None = None
 ) -> Callable[[], None]:
     """A step that keeps the activations of `budget_tokens`, or of a share `kept`; others are made again."""
-    encoder, _ = load_encoder(ModelConfig(path=minilm()))
+    encoder = our_encoder()
     set_dropout(encoder, 0.0)
     encoder.train()
-    device = pick_device()
-    dtype = pick_precision(precision, device)
+    dtype = pick_precision(precision, DEVICE)
     sides = [tokenize(side, encoder.tokenizer, tokens) for side in (queries, passages)]
     orders = [np.argsort(side.lengths, kind="stable") for side in sides]  # as the collator lays a batch out
     texts = [side[i] for side, order in zip(sides, orders, strict=True) for i in order]
-    positive = torch.from_numpy(orders[0][:, None] == orders[1][None, :])
+    positive = torch.from_numpy(orders[0][:, None] == orders[1][None, :]).to(DEVICE)
     budget = budget_tokens or int(kept * sum(map(len, texts)))
 
     def loss() -> torch.Tensor:
-        with autocast(device, dtype):
-            dense = encode_parts(encoder, Parts(texts, budget, device), ("dense",), dropout=False).dense
+        with autocast(DEVICE, dtype):
+            dense = encode_parts(encoder, Parts(texts, budget, DEVICE), ("dense",), dropout=False).dense
         scores = dense_scores(*dense.split([len(queries), len(passages)]))
         return contrastive(scores, positive, ~positive, TEMPERATURE)
 
@@ -122,7 +139,7 @@ def sbert(queries: list[str], passages: list[str], tokens: int, *, best: bool) -
     if best:
         turn_dropout_off(model)
     objective = MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
-    features = [model.preprocess(texts) for texts in (queries, passages)]
+    features = [on_device(model.preprocess(texts)) for texts in (queries, passages)]
 
     def loss() -> torch.Tensor:
         with at_best(best=best):
@@ -133,21 +150,21 @@ def sbert(queries: list[str], passages: list[str], tokens: int, *, best: bool) -
 
 def flag(queries: list[str], passages: list[str], tokens: int, *, best: bool) -> Callable[[], None]:
     from FlagEmbedding.finetune.embedder.encoder_only.base.modeling import BiEncoderOnlyEmbedderModel
-    from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    tokenizer = AutoTokenizer.from_pretrained(model_path())
     model = BiEncoderOnlyEmbedderModel(
-        AutoModel.from_pretrained(minilm()),
+        AutoModel.from_pretrained(model_path()),
         tokenizer=tokenizer,
         temperature=TEMPERATURE,
         sentence_pooling_method="mean",
         normalize_embeddings=True,
         kd_loss_type="kl_div",
-    ).train()
+    ).to(DEVICE)
+    model.train()
     if best:
         turn_dropout_off(model)
     sides = [
-        tokenizer(texts, truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+        tokenizer(texts, truncation=True, max_length=tokens, padding=True, return_tensors="pt").to(DEVICE)
         for texts in (queries, passages)
     ]
 
@@ -156,6 +173,11 @@ def flag(queries: list[str], passages: list[str], tokens: int, *, best: bool) ->
             return model(queries=sides[0], passages=sides[1]).loss
 
     return step_of(list(model.parameters()), loss)
+
+
+def on_device(features: dict) -> dict:
+    """What sentence-transformers' models take, its tensors on the device."""
+    return {name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for name, value in features.items()}
 
 
 def turn_dropout_off(model: torch.nn.Module) -> None:

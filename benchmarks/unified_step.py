@@ -2,7 +2,7 @@
 
     python benchmarks/unified_step.py [--tokens 256] [--queries 16] [--repeats 5]
 
-all-MiniLM-L6-v2 with new heads, groups of one positive and one negative, every text of exactly --tokens tokens, so that
+The model with new heads, groups of one positive and one negative, every text of exactly --tokens tokens, so that
 packing saves nothing. Times are taken in turns in one process; each peak is of a process that makes three steps of one
 contestant and nothing else, less that process before its first step. FlagEmbedding's BERT path needs an end-of-text
 token, which a copy of the tokenizer is given. "best" is FlagEmbedding without dropout and, where the machine is faster
@@ -22,13 +22,22 @@ import torch
 
 from m3tune.config import ModelConfig, TrainConfig
 from m3tune.data.tokens import tokenize
-from m3tune.machine import autocast, pick_device, pick_precision
+from m3tune.machine import autocast, pick_precision
 from m3tune.model.encoder import set_dropout
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.training.microbatches import Parts, encode_parts
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
-from peers import at_best, interleaved_medians, minilm, our_precisions, peak_gib, print_machine, print_table
+from peers import (
+    DEVICE,
+    at_best,
+    interleaved_medians,
+    our_encoder,
+    our_precisions,
+    peak_gib,
+    print_machine,
+    print_table,
+)
 from train_step import full_length_texts, step_of, turn_dropout_off
 
 GROUP = 2
@@ -66,8 +75,8 @@ def main() -> None:
 
 
 def save_m3(folder: Path) -> None:
-    """all-MiniLM-L6-v2 with new heads, in a folder that both sides load."""
-    encoder, _ = load_encoder(ModelConfig(path=minilm(), new_heads=("sparse", "multi"), pooling="cls"))
+    """The model with new heads, in a folder that both sides load."""
+    encoder = our_encoder(new_heads=("sparse", "multi"), pooling="cls")
     encoder.tokenizer.eos_token = encoder.tokenizer.sep_token
     save_encoder(encoder, folder)
 
@@ -80,20 +89,19 @@ def step_by_name(name: str, folder: Path, queries: int, tokens: int) -> Callable
 
 
 def ours(folder: Path, texts: list[str], queries: int, tokens: int, precision) -> Callable[[], None]:
-    encoder, _ = load_encoder(ModelConfig(path=str(folder)))
+    encoder = load_encoder(ModelConfig(path=str(folder)))[0].to(DEVICE)
     set_dropout(encoder, 0.0)
     encoder.train()
-    device = pick_device()
-    dtype = pick_precision(precision, device)
+    dtype = pick_precision(precision, DEVICE)
     table = tokenize(texts, encoder.tokenizer, tokens)
     objective = Objective.of(TrainConfig(temperature=TEMPERATURE))
-    positive = torch.zeros(queries, queries * GROUP, dtype=torch.bool)
+    positive = torch.zeros(queries, queries * GROUP, dtype=torch.bool, device=DEVICE)
     positive[torch.arange(queries), torch.arange(queries) * GROUP] = True
-    known = Known(positive, ~positive, torch.zeros_like(positive), torch.full(positive.shape, torch.nan))
+    known = Known(positive, ~positive, torch.zeros_like(positive), torch.full(positive.shape, torch.nan, device=DEVICE))
 
     def loss() -> torch.Tensor:
-        parts = Parts([table[i] for i in range(len(table))], table.num_tokens, device)
-        with autocast(device, dtype):
+        parts = Parts([table[i] for i in range(len(table))], table.num_tokens, DEVICE)
+        with autocast(DEVICE, dtype):
             sides = split_at(encode_parts(encoder, parts, encoder.settings.heads, dropout=False), queries)
         return unified(objective, *sides, known, self_distill=True)[0]
 
@@ -113,11 +121,12 @@ def flag(folder: Path, texts: list[str], queries: int, tokens: int, *, best: boo
         normalize_embeddings=True,
         unified_finetuning=True,
         use_self_distill=True,
-    ).train()
+    ).to(DEVICE)
+    model.train()
     if best:
         turn_dropout_off(model)
     sides = [
-        tokenizer(side, truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+        tokenizer(side, truncation=True, max_length=tokens, padding=True, return_tensors="pt").to(DEVICE)
         for side in (texts[:queries], texts[queries:])
     ]
 

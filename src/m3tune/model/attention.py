@@ -44,7 +44,9 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Transformers' attention signature. query, key, value: (1, H, T, E); returns ((1, T, H, E), None).
 
-    `packed_ends` are `text_ends(packed_runs)` on the queries' device, made once for all layers. Raises ModelError for a sliding window that is shorter than a text.
+    `packed_ends` are `text_ends(packed_runs)` on the queries' device, made once for all layers.
+
+    Raises ModelError for a sliding window that is shorter than a text.
     """
     if sliding_window is not None and any(run.length > sliding_window for run in packed_runs):
         raise ModelError(
