@@ -112,6 +112,11 @@ class TrainConfig(Table):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where a short measurement finds it faster, else float32."
     )
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Devices that share the encoding of each batch; auto: every GPU there is. Changes time, not the "
+        "result.",
+    )
     memory_gib: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="Memory that the whole process may take, on an accelerator what torch may take of it; None: most "

@@ -61,7 +61,7 @@ def training_arguments(
     The model ends as the best checkpoint, where there are any and `keep_best`, else as the last step left it.
     """
     every = math.ceil(steps / config.evaluations)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=config.batch_queries,
         gradient_accumulation_steps=config.accumulate_batches,
@@ -95,3 +95,7 @@ def training_arguments(
         remove_unused_columns=False,
         disable_tqdm=True,
     )
+    # With several GPUs the Trainer would copy the model to all of them and split packed rows as if they were tensors
+    # (DataParallel). `devices.py` is what uses them; there is no public way to say so.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

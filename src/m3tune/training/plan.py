@@ -66,14 +66,20 @@ class Plan:
         )
 
 
-def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: TrainConfig, dtype: torch.dtype) -> Plan:
+def make_plan(
+    encoder: Encoder, feed: Feed, batches: EpochBatches, config: TrainConfig, dtype: torch.dtype, devices: int = 1
+) -> Plan:
     """Measure on this encoder, device and data, and choose; the encoder is left as it was.
+
+    Of several devices each takes an equal share of a batch; what goes between them is not in the seconds.
 
     Raises TrainingError where the recipe's memory does not even hold the longest text.
     """
     chosen = _some_batches(feed, batches)
     sizes = np.array([batch.num_tokens for batch in chosen])
     largest = chosen[int(sizes.argmax())]
+    of_device = -(-sizes // devices)
+    most = int(of_device.max())
     longest = int(max(table.lengths.max() for table in (feed.collate.query_tokens, feed.collate.passage_tokens)))
     learning = learning_weights(encoder)
     costs = _costs_where_any_fit(encoder, largest, config, dtype)
@@ -88,10 +94,10 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
         encoder.recompute_layers(True)
         costs = measure_costs(encoder, largest, config, dtype)
         encoder.recompute_layers(False)
-    budget, why_budget = _budget(config, costs, room, largest.num_tokens, longest, layers)
-    held = min(budget.tokens, largest.num_tokens)
+    budget, why_budget = _budget(config, costs, room, most, longest, layers)
+    held = min(budget.tokens, most)
     activations, gradients = int(costs.activations(held)), learning * GRADIENT_BYTES
-    if held == largest.num_tokens and config.accumulate_batches == 1:
+    if held == most and config.accumulate_batches == 1:
         gradients = max(0, gradients - activations)  # they grow as the activations of the only part go
     plan = Plan(
         budget=budget,
@@ -99,7 +105,7 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
         tokens_per_step=round(float(sizes.mean()) * config.accumulate_batches),
         largest_tokens=largest.num_tokens,
         steps=total_steps(config, len(batches)),
-        step_s=float(np.mean([costs.step_s(size, budget) for size in sizes])) * config.accumulate_batches,
+        step_s=float(np.mean([costs.step_s(size, budget) for size in of_device])) * config.accumulate_batches,
         forward_s=costs.forward_s,
         in_use=in_use,
         gradients=gradients,
@@ -107,7 +113,7 @@ def make_plan(encoder: Encoder, feed: Feed, batches: EpochBatches, config: Train
         activations=activations,
         loss=int(costs.loss_bytes),
         limit=limit,
-        reasons=(*why_layers, *why_budget, *why_optimizer),
+        reasons=(*_why_devices(devices), *why_layers, *why_budget, *why_optimizer),
     )
     if plan.peak > limit and budget.tokens <= longest:
         raise _does_not_fit(plan, longest)
@@ -153,6 +159,10 @@ def _optimizer(config: TrainConfig, learning: int, room: float) -> tuple[Optimiz
     if config.optimizer == "auto" and installed and learning * _STATE_BYTES["adamw"] > room:
         return "adamw_8bit", ("AdamW with 8-bit state, for the whole one does not fit",)
     return ("adamw_8bit" if config.optimizer == "adamw_8bit" else "adamw"), ()
+
+
+def _why_devices(devices: int) -> tuple[str, ...]:
+    return (f"{devices} devices share each batch",) if devices > 1 else ()
 
 
 def _by_layer(config: TrainConfig, needed: bool, longest: int) -> tuple[bool, tuple[str, ...]]:

@@ -31,6 +31,7 @@ from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
 from m3tune.training.callbacks import AfterStep
 from m3tune.training.compiling import compiled
+from m3tune.training.devices import count_devices, started
 from m3tune.training.feed import Feed, guided, make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
@@ -80,13 +81,18 @@ def train(
     if config.guide is not None:
         feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
     device, rate = encoder.device, resolve_learning_rate(config, encoder.dimension)
+    count = count_devices(config, device)
+    if count > 1 and config.compile != "off":
+        say("compile: off, for several devices train")
+        config = config.model_copy(update={"compile": "off"})
     checkpoint = _start(encoder, feed, precision, folder, say)
     with training_parts(encoder, config), quiet_transformers():
-        plan = make_plan(encoder, feed, batches, config, precision)
+        plan = make_plan(encoder, feed, batches, config, precision, count)
         say(plan.in_words())
         done = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
         texts = feed.collate([feed.examples[draw] for draw in next(iter(batches))]).texts
         with (
+            started(encoder, count, precision, config.seed) as devices,
             compiled(encoder, texts, plan, config, precision) as compiling,
             track("train", total=plan.steps, done=done) as advance,
             peak_of_work(device) as peak,
@@ -99,8 +105,8 @@ def train(
                     checkpoints=after_step is None, keep_best=keep_best,
                 )  # fmt: skip
                 trainer = RetrievalTrainer(
-                    encoder, arguments, config, feed.examples, batches, feed.collate, plan.budget, evaluate_dev,
-                    advance, say,
+                    encoder, arguments, config, feed.examples, batches, feed.collate, plan.budget, devices,
+                    evaluate_dev, advance, say,
                 )  # fmt: skip
             if after_step is not None:
                 trainer.add_callback(AfterStep(after_step))
@@ -135,7 +141,7 @@ def plan_training(
     """What `train` with the same arguments would take."""
     feed, batches, precision = _made_ready(encoder, collection, similar, query_ids, config, say)
     with training_parts(encoder, config), quiet_transformers():
-        return make_plan(encoder, feed, batches, config, precision)
+        return make_plan(encoder, feed, batches, config, precision, count_devices(config, encoder.device))
 
 
 def _made_ready(
@@ -172,7 +178,7 @@ def _check_alone() -> None:
         raise TrainingError(
             "started as one of several processes, which would each train on the same batches",
             where="train",
-            fix="start m3tune once; it trains on one device so far",
+            fix="start m3tune once, without torchrun or accelerate launch: it uses every GPU by itself (train.devices)",
         )
 
 

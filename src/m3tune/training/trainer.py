@@ -22,9 +22,9 @@ from m3tune.training.batches import EpochBatches, EpochLoader, Examples, TrainBa
 from m3tune.training.budget import Budget, smaller
 from m3tune.training.callbacks import FiniteGradients, LogToFile, SayFindings, ShowProgress, not_finite
 from m3tune.training.costs import probe
+from m3tune.training.devices import Devices
 from m3tune.training.findings import health_findings
 from m3tune.training.health import health
-from m3tune.training.microbatches import Parts, encode_parts
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.vectors import split_at
 
@@ -52,6 +52,7 @@ class RetrievalTrainer(Trainer):
         batches: EpochBatches,
         collate: Callable[..., TrainBatch],
         budget: Budget,
+        devices: Devices,
         evaluate_dev: DevEvaluation,
         advance: Advance,
         say: Callable[[str], None],
@@ -64,6 +65,7 @@ class RetrievalTrainer(Trainer):
         self.looked_at = self.objective.heads(encoder.settings.heads)
         self.collate = collate
         self.budget = budget
+        self.devices = devices
         self.evaluate_dev = evaluate_dev
         self.say = say
         self._batches_of_step: list[TrainBatch] = []  # those whose gradients the next update is made of
@@ -103,12 +105,15 @@ class RetrievalTrainer(Trainer):
             try:
                 for batch in again:
                     loss = super().training_step(model, batch, num_items_in_batch)  # type: ignore[arg-type]
+                if self.accelerator.sync_gradients:
+                    self.devices.collect()
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # Here and not in the handler, where the error still holds on to the activations.
             model.zero_grad()
+            self.devices.forget()
             clear_cache()
             self._shrink_budget(inputs)
             again = self._batches_of_step
@@ -121,8 +126,8 @@ class RetrievalTrainer(Trainer):
         self, model: torch.nn.Module, inputs: TrainBatch, *_: Any, **__: Any
     ) -> Tensor:
         """The loss of one batch. Raises TrainingError, before anything is updated, where it is not finite."""
-        parts = Parts(inputs.texts, self.budget.tokens, self.args.device)
-        vectors = encode_parts(model, parts, self.looked_at, dropout=self.config.dropout > 0)
+        drops = self.config.dropout > 0
+        vectors = self.devices.encode(model, inputs.texts, self.budget, self.looked_at, dropout=drops)
         queries, passages = split_at(vectors, inputs.num_queries)
         known = Known(inputs.positive, inputs.negative, inputs.soft, inputs.teacher, inputs.guide)
         # By optimizer steps done, which a resumed run knows.
