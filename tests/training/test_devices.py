@@ -151,7 +151,9 @@ def assert_same_course(lines, others):
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"accumulate_batches": 2}, {"lora_rank": 2, "lora_targets": ("query", "value")}], ids=str
+    "config",
+    [{}, {"accumulate_batches": 2}, {"train_part": "heads"}, {"lora_rank": 2, "lora_targets": ("query", "value")}],
+    ids=str,
 )
 def test_a_training_takes_the_same_course_on_two_devices(tiny_folders, tmp_path, config):
     one, weights, _ = tuned(tiny_folders, tmp_path / "one", **config)
@@ -185,13 +187,14 @@ def test_a_worker_that_fails_ends_the_training_with_its_reason(tiny_folders, tmp
 
 
 def test_devices_are_counted_and_what_cannot_be_is_refused(monkeypatch):
-    assert count_devices(TrainConfig(), CPU) == 1
+    assert count_devices(TrainConfig(devices="auto"), CPU) == 1
     assert count_devices(TrainConfig(devices=3), CPU) == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     cuda = torch.device("cuda")
-    assert count_devices(TrainConfig(), cuda) == 4
+    assert count_devices(TrainConfig(devices="auto"), cuda) == 4
+    assert count_devices(TrainConfig(), cuda) == 1
     assert count_devices(TrainConfig(devices=2), cuda) == 2
-    assert count_devices(TrainConfig(deepspeed="zero2.json"), cuda) == 1
+    assert count_devices(TrainConfig(devices="auto", deepspeed="zero2.json"), cuda) == 1
     with pytest.raises(TrainingError, match="8 devices are asked for, and 4 are there"):
         count_devices(TrainConfig(devices=8), cuda)
     with pytest.raises(TrainingError, match="several devices and DeepSpeed or FSDP at once"):

@@ -113,7 +113,7 @@ class TrainConfig(Table):
         "auto", description="auto: bfloat16 where a short measurement finds it faster, else float32."
     )
     devices: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
+        1,
         description="Devices that share the encoding of each batch; auto: every GPU there is. Changes time, not the "
         "result.",
     )

@@ -45,7 +45,7 @@ _END_S = 10.0
 
 def count_devices(config: TrainConfig, device: torch.device) -> int:
     """How many devices train. Raises TrainingError for more than there are, or beside DeepSpeed or FSDP."""
-    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    there = devices_there(device)
     if config.devices == "auto":
         return 1 if config.deepspeed or config.fsdp else there
     if device.type != "cpu" and config.devices > there:
@@ -61,6 +61,11 @@ def count_devices(config: TrainConfig, device: torch.device) -> int:
             fix="set it to 1, or leave out train.deepspeed and train.fsdp",
         )
     return config.devices
+
+
+def devices_there(device: torch.device) -> int:
+    """GPUs that could share a batch with this one; their processes are handed a socket, which Windows does not do."""
+    return torch.cuda.device_count() if device.type == "cuda" and os.name == "posix" else 1
 
 
 class Devices:

@@ -31,7 +31,7 @@ from m3tune.training.arguments import resolve_learning_rate, training_arguments
 from m3tune.training.batches import EpochBatches
 from m3tune.training.callbacks import AfterStep
 from m3tune.training.compiling import compiled
-from m3tune.training.devices import count_devices, started
+from m3tune.training.devices import count_devices, devices_there, started
 from m3tune.training.feed import Feed, guided, make_feed
 from m3tune.training.objective import Objective
 from m3tune.training.parts import training_parts
@@ -82,6 +82,8 @@ def train(
         feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
     device, rate = encoder.device, resolve_learning_rate(config, encoder.dimension)
     count = count_devices(config, device)
+    if count == 1 and devices_there(device) > 1:
+        say(f'{devices_there(device)} GPUs are there: train.devices = "auto" has them share each batch')
     if count > 1 and config.compile != "off":
         say("compile: off, for several devices train")
         config = config.model_copy(update={"compile": "off"})

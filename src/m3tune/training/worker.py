@@ -9,6 +9,7 @@ are answered by "done" with something, or by "no memory" or "failed" with a reas
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -86,11 +87,13 @@ class Worker:
 
     def backward(self, _: None) -> None:
         """Receive the gradients of the vectors and go backward; the weights' add up until they are collected."""
-        learned = [vector for vector in self.vectors if vector.requires_grad]
-        gradients = receive(spec_of(learned), 0, self.device)
+        floating = [vector for vector in self.vectors if vector.is_floating_point()]
+        received = zip(floating, receive(spec_of(floating), 0, self.device), strict=True)
+        learned = [(vector, gradient) for vector, gradient in received if vector.requires_grad]
         self.vectors = []
         try:
-            torch.autograd.backward(learned, gradients)
+            if learned:  # else its texts have nothing to teach, and autograd takes an empty list for a mistake
+                torch.autograd.backward([vector for vector, _ in learned], [gradient for _, gradient in learned])
         except Exception as error:
             self.failed = error
 
@@ -120,6 +123,9 @@ _ANSWERED = {"encode", "ready"}
 
 def work(connection: Connection) -> None:
     """Do what is asked until nobody asks any more."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # it goes to all processes of a terminal; the one that trains ends this
     start: Start = connection.recv()
     worker = Worker(start)
     connection.send(("done", None))  # whoever waits for the others to join would wait for one that failed to load
