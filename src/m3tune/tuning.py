@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from m3tune.artifact import fingerprint, is_complete, read_json, write_json, writing
 from m3tune.config import ModelConfig, Recipe
+from m3tune.config.train import OF_THE_MACHINE
 from m3tune.data.prepared import Prepared
 from m3tune.evaluation.measure import DevCorpus, Searched, deciding_head, measure_encoder
 from m3tune.evaluation.metrics import mean
@@ -93,10 +94,14 @@ def tune(folder: Path, recipe: Recipe, prepared: Prepared, say: Say = silent, in
 
 
 def training_config(recipe: Recipe, corpus: DevCorpus) -> dict[str, Any]:
-    """What a training that is watched on development data depends on, beside model and data."""
+    """What a training that is watched on development data depends on, beside model and data.
+
+    Not on settings of the machine: one that memory ran out for goes on from its checkpoint with less of it.
+    """
     choice = recipe.evaluate.model_dump(include={"head", "tune_weights", "first_stage", "candidates", "exact_passages"})
     guide = recipe.train.guide and model_fingerprint(ModelConfig(path=recipe.train.guide))
-    config = {"train": recipe.train.model_dump(), "metric": recipe.evaluate.main_metric, "guide": guide}
+    config = {"train": recipe.train.model_dump(exclude=OF_THE_MACHINE), "guide": guide}
+    config |= {"metric": recipe.evaluate.main_metric}
     return config | {"rule": recipe.select.rule, "dev_corpus": fingerprint(corpus)} | choice
 
 

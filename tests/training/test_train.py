@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -263,10 +264,10 @@ def test_fsdp_options_reach_the_trainers_arguments(tmp_path):
 
 
 def test_the_deepspeed_file_reaches_the_trainers_arguments(tmp_path, monkeypatch):
-    passed = {}
-    monkeypatch.setattr(arguments_module, "TrainingArguments", lambda **options: passed.update(options))
+    taken = Mock(return_value=Mock(n_gpu=1))
+    monkeypatch.setattr(arguments_module, "TrainingArguments", taken)
     arguments(tmp_path, deepspeed="zero2.json")
-    assert passed["deepspeed"] == "zero2.json"
+    assert taken.call_args.kwargs["deepspeed"] == "zero2.json"
 
 
 # --- resume
@@ -297,6 +298,34 @@ def wait_for(condition, process, seconds=120):
         assert process.poll() is None, f"it ended by itself: {process.communicate()}"
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("changed", "goes_on"),
+    [({"budget_tokens": 48, "memory_gib": 30, "gradient_checkpointing": True}, True), ({"warmup": 0.2}, False)],
+)
+def test_a_training_goes_on_with_other_settings_of_the_machine_alone(
+    tiny_folders, tmp_path, monkeypatch, changed, goes_on
+):
+    data = write_llamaindex(tmp_path / "data.json", tiny_collection())
+    tables = recipe_tables(tmp_path / "run", tiny_folders["bert"], data)
+    tables["train"] |= {"max_steps": 8, "evaluations": 4, "dropout": 0.0}
+    evaluate, evaluated = trainer_module.RetrievalTrainer.evaluate, []
+
+    def cut_off(self, *arguments, **options):
+        evaluated.append(self.state.global_step)
+        if evaluated == [2, 4]:
+            raise KeyboardInterrupt
+        return evaluate(self, *arguments, **options)
+
+    monkeypatch.setattr(trainer_module.RetrievalTrainer, "evaluate", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(build_recipe(tables))
+    tables["train"] |= changed
+    said = []
+    pipeline.run(build_recipe(tables), said.append)
+    assert ("going on from checkpoint-2" in said) is goes_on
+    assert evaluated == [2, 4, *([] if goes_on else [2]), 4, 6, 8]
 
 
 def test_a_run_killed_while_it_saves_goes_on_to_the_very_same_weights(tiny_folders, tmp_path):
