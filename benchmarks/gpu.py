@@ -3,8 +3,9 @@
     python benchmarks/gpu.py [--layers 24] [--width 1024] [--checks-only]
 
 The model has random weights (random_m3.py). Each check prints the figure that it is judged by; the first part ends with
-exit code 1 where one fails. Without a GPU the checks run on the CPU, which shows that they themselves work; give small
-sizes there. The way back of attention, a batch under several budgets, search, and memory that really runs out.
+exit code 1 where one fails: attention and its way back, vectors, gradients under several budgets and on several devices,
+search, memory that really runs out. Without a GPU they run on the CPU, which shows that they themselves work; give
+small sizes there.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from m3tune.retrieval.encode import encode
 from m3tune.retrieval.exact import rank
 from m3tune.retrieval.vectors import Vectors
 from m3tune.scoring import dense_scores
+from m3tune.training.budget import Budget
+from m3tune.training.devices import Devices, started
 from m3tune.training.losses import contrastive
-from m3tune.training.microbatches import Parts, encode_parts
 from m3tune.training.train import train
 from peers import DEVICE, our_encoder, print_machine, scifact
 from random_m3 import save_random_m3
@@ -117,34 +119,54 @@ def vectors_as_on_a_cpu() -> Iterator[tuple[str, float, float]]:
     yield "1 - lowest cosine", 1 - float((ours * right).sum(axis=1).min()), 0.01
 
 
+class Batch:
+    """Titles and texts of some passages as queries and passages; encoded, compared, and taken backward."""
+
+    def __init__(self) -> None:
+        self.encoder = our_encoder()
+        set_dropout(self.encoder, 0.0)
+        self.encoder.train()
+        pairs = [(passage.title, passage.text) for passage in scifact().passages.values()][:16]
+        table = tokenize([text for side in zip(*pairs, strict=True) for text in side], self.encoder.tokenizer, 128)
+        self.texts = [table[row] for row in range(len(table))]
+        self.num_tokens = table.num_tokens
+        self.positive = torch.eye(len(pairs), dtype=torch.bool, device=DEVICE)
+
+    def gradients(self, devices: Devices, tokens: int, dtype: torch.dtype) -> torch.Tensor:
+        """Of all weights, one after another, where the activations of so many tokens are held."""
+        self.encoder.zero_grad()
+        with autocast(DEVICE, dtype):
+            dense = devices.encode(self.encoder, self.texts, Budget(tokens), ("dense",), dropout=False).dense
+        contrastive(dense_scores(*dense.chunk(2)), self.positive, ~self.positive, TEMPERATURE).backward()
+        devices.collect()
+        return torch.cat([p.grad.flatten() for p in self.encoder.parameters() if p.grad is not None])
+
+
 def gradients_under_every_budget() -> Iterator[tuple[str, float, float]]:
     """Of one batch, held whole or in parts: in float32, and in the device's precision.
 
     There a batch in parts may differ from the whole as the whole does from float32, for both are rounded.
     """
-    encoder = our_encoder()
-    set_dropout(encoder, 0.0)
-    encoder.train()
-    pairs = [(passage.title, passage.text) for passage in scifact().passages.values()][:16]
-    table = tokenize([text for side in zip(*pairs, strict=True) for text in side], encoder.tokenizer, 128)
-    texts = [table[row] for row in range(len(table))]
-    positive = torch.eye(len(pairs), dtype=torch.bool, device=DEVICE)
-
-    def gradients(parts: Parts, dtype: torch.dtype) -> torch.Tensor:
-        encoder.zero_grad()
-        with autocast(DEVICE, dtype):
-            dense = encode_parts(encoder, parts, ("dense",), dropout=False).dense
-        contrastive(dense_scores(*dense.chunk(2)), positive, ~positive, TEMPERATURE).backward()
-        return torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
-
-    exact = gradients(Parts(texts, table.num_tokens, DEVICE), torch.float32)
+    batch = Batch()
+    alone = Devices(batch.encoder)
+    exact = batch.gradients(alone, batch.num_tokens, torch.float32)
     for dtype in dict.fromkeys((torch.float32, pick_precision("auto", DEVICE))):
-        whole = gradients(Parts(texts, table.num_tokens, DEVICE), dtype)
-        rounding = 2 * relative_error(whole, exact)
+        whole = batch.gradients(alone, batch.num_tokens, dtype)
+        most = max(1e-4, 2 * relative_error(whole, exact))
         for share in BUDGETS:
-            parts = Parts(texts, max(1, int(share * table.num_tokens)), DEVICE)
-            error = relative_error(gradients(parts, dtype), whole)
-            yield f"{len(parts.slices)} parts, {parts.kept} held, {dtype}", error, max(rounding, 1e-4)
+            tokens = max(1, int(share * batch.num_tokens))
+            error = relative_error(batch.gradients(alone, tokens, dtype), whole)
+            yield f"{tokens} tokens of {batch.num_tokens} held, {dtype}", error, most
+
+
+def gradients_of_several_devices() -> Iterator[tuple[str, float, float]]:
+    """Of one batch that all GPUs share; without a GPU, that two processes share."""
+    count = torch.cuda.device_count() if DEVICE.type == "cuda" else 2
+    batch = Batch()
+    whole = batch.gradients(Devices(batch.encoder), batch.num_tokens, torch.float32)
+    with started(batch.encoder, count, torch.float32, seed=0) as devices:
+        error = relative_error(batch.gradients(devices, batch.num_tokens, torch.float32), whole)
+    yield f"{count} devices" + (", which shows nothing" if count == 1 else ""), error, 1e-4
 
 
 def search_as_on_a_cpu() -> Iterator[tuple[str, float, float]]:
@@ -193,6 +215,7 @@ CHECKS = (
     attention_and_its_gradients,
     vectors_as_on_a_cpu,
     gradients_under_every_budget,
+    gradients_of_several_devices,
     search_as_on_a_cpu,
     memory_that_runs_out,
 )
