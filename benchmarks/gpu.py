@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [--layers 24] [--width 1024] [--checks-only]
 
-The model has random weights (random_m3.py). Each check prints the figure that it is judged by; the first part ends with
-exit code 1 where one fails: attention and its way back, vectors, gradients under several budgets and on several devices,
-search, memory that really runs out. Without a GPU they run on the CPU, which shows that they themselves work; give
-small sizes there.
+The model has random weights (random_m3.py). Each check prints the figure that it is judged by, and where one fails the
+script ends with exit code 1: attention and its way back, vectors, gradients under several budgets and on several
+devices, search, memory that really runs out. Without a GPU they run on the CPU, which shows that they themselves work;
+give small sizes there.
 """
 
 from __future__ import annotations
