@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from m3tune.config import TrainConfig
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
+from m3tune.training import plan as plan_module
 from m3tune.training.arguments import training_arguments
 from m3tune.training.budget import Budget
 from m3tune.training.devices import Devices, count_devices, shares, started
@@ -211,6 +212,14 @@ def test_the_trainer_splits_no_batch_over_gpus_by_itself(monkeypatch, tmp_path):
     monkeypatch.setattr(TrainingArguments, "__post_init__", with_four)
     arguments = training_arguments(TrainConfig(), 1e-5, tmp_path, 10, "m", torch.float32, CPU, "adamw")
     assert arguments.n_gpu == 1
+
+
+def test_processes_on_one_cpu_share_its_memory(monkeypatch):
+    monkeypatch.setattr(plan_module, "free_bytes", lambda _: 8 * 2**30)
+    limits = [plan_module._limit(TrainConfig(), 2**30, CPU, devices) - 2**30 for devices in (1, 4)]
+    assert limits[0] == 4 * limits[1]
+    cuda = torch.device("cuda")
+    assert plan_module._limit(TrainConfig(), 2**30, cuda, 4) - 2**30 == limits[0]
 
 
 def test_what_is_sent_at_once_is_bounded():

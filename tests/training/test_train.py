@@ -302,7 +302,10 @@ def wait_for(condition, process, seconds=120):
 
 @pytest.mark.parametrize(
     ("changed", "goes_on"),
-    [({"budget_tokens": 48, "memory_gib": 30, "gradient_checkpointing": True}, True), ({"warmup": 0.2}, False)],
+    [
+        ({"budget_tokens": 48, "memory_gib": 30, "gradient_checkpointing": True, "devices": 2}, True),
+        ({"warmup": 0.2}, False),
+    ],
 )
 def test_a_training_goes_on_with_other_settings_of_the_machine_alone(
     tiny_folders, tmp_path, monkeypatch, changed, goes_on

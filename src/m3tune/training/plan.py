@@ -85,7 +85,7 @@ def make_plan(
     costs = _costs_where_any_fit(encoder, largest, config, dtype)
     clear_cache()
     in_use = in_use_bytes(encoder.device)  # after the probes, which load more of torch and make kernels
-    limit = _limit(config, in_use, encoder.device)
+    limit = _limit(config, in_use, encoder.device, devices)
     room = limit - in_use - costs.loss_bytes - learning * GRADIENT_BYTES
     optimizer, why_optimizer = _optimizer(config, learning, room - costs.activations(longest))
     room -= learning * _STATE_BYTES[optimizer]
@@ -134,10 +134,11 @@ def _costs_where_any_fit(encoder: Encoder, batch: TrainBatch, config: TrainConfi
     )
 
 
-def _limit(config: TrainConfig, in_use: int, device: torch.device) -> int:
+def _limit(config: TrainConfig, in_use: int, device: torch.device, devices: int) -> int:
     if config.memory_gib is not None:
         return int(config.memory_gib * GIB)
-    return in_use + int(_SHARE_OF_FREE * free_bytes(device))
+    sharing = devices if device.type == "cpu" else 1  # processes on one machine; a GPU has memory of its own
+    return in_use + int(_SHARE_OF_FREE * free_bytes(device)) // sharing
 
 
 def _some_batches(feed: Feed, batches: EpochBatches) -> list[TrainBatch]:

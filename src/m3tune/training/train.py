@@ -180,7 +180,7 @@ def _check_alone() -> None:
         raise TrainingError(
             "started as one of several processes, which would each train on the same batches",
             where="train",
-            fix="start m3tune once, without torchrun or accelerate launch: it uses every GPU by itself (train.devices)",
+            fix='start m3tune once, without torchrun or accelerate launch; train.devices = "auto" uses every GPU',
         )
 
 
