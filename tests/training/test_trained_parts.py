@@ -6,6 +6,7 @@ from heads import BASE, TRAIN_QUERIES, constant, found_first, fresh, moved, scor
 
 from m3tune.config import ModelConfig, TrainConfig
 from m3tune.errors import TrainingError
+from m3tune.model.encoder import set_dropout
 from m3tune.model.packing import pack
 from m3tune.model.weights import load_encoder, save_encoder
 from m3tune.retrieval.encode import tokenize_passages, tokenize_queries
@@ -131,3 +132,25 @@ def test_a_frozen_encoder_can_still_be_taught_its_heads(tiny_folders, collection
     losses = [line["loss_multi"] for line in result.log if "loss_multi" in line]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert all(name.startswith("heads.") for name in moved(before, weights_of(encoder)))
+
+
+@pytest.mark.parametrize("part", ["no embeddings", "heads", "adapters"])
+def test_what_is_frozen_is_not_taken_backward_through_where_layers_are_recomputed(encoder, part):
+    config = TrainConfig(lora_rank=2, lora_targets=("query",)) if part == "adapters" else TrainConfig(train_part=part)
+    found, embedded = [], []
+    set_dropout(encoder, 0.0)
+    with training_parts(encoder, config):
+        embeddings = encoder.backbone.get_input_embeddings()
+        for recomputed in (False, True):
+            encoder.recompute_layers(recomputed)
+            encoder.train().zero_grad()
+            handle = embeddings.register_forward_hook(lambda *seen: embedded.append(seen[2].requires_grad))
+            vectors = encoder(pack([torch.arange(5, 12).numpy(), torch.arange(20, 25).numpy()]))
+            (vectors.sparse.weights.sum() + vectors.multi.vectors[:, 0].sum()).backward()
+            handle.remove()
+            found.append({name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None})
+    assert embedded == [False, False]
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-7)
+    assert any(gradient.abs().max() > 1e-4 for gradient in found[0].values())

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from m3tune.config.table import Share, Table, Weight
 
-OF_THE_MACHINE = frozenset({"devices", "memory_gib", "budget_tokens", "gradient_checkpointing", "compile"})
+OF_THE_MACHINE = {"devices", "memory_gib", "budget_tokens", "gradient_checkpointing", "compile"}
 """Settings of training that change its time and memory, and what is learned no more than rounding does."""
 
 

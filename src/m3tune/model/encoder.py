@@ -100,6 +100,9 @@ class Encoder(nn.Module):
         what, options = ("enable", ({"use_reentrant": False},)) if on else ("disable", ())
         renamed = hasattr(self.backbone, f"activation_checkpointing_{what}")  # in the course of transformers 5
         getattr(self.backbone, f"{'activation' if renamed else 'gradient'}_checkpointing_{what}")(*options)
+        # Switched on with it and not off again: only reentrant checkpoints need an embedding with a gradient, and one
+        # that is frozen would be taken backward through for nothing.
+        self.backbone.disable_input_require_grads()
 
 
 def pool(states: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
