@@ -51,6 +51,7 @@ from m3tune.rounds import mine_and_tune, mine_first
 from m3tune.selecting import select
 from m3tune.stages import model_key, read_dev_corpus, vectors_place
 from m3tune.training.sets import training_sets
+from m3tune.training.train import check_alone
 from m3tune.tuning import OnDev, training_config, tune
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
 
 def run(recipe: Recipe, say: Say = silent) -> Verdict:
     """Every stage of `recipe`, skipping what is up to date and going on with what was cut off."""
+    check_alone()
     parse_metrics((*recipe.evaluate.metrics, recipe.evaluate.main_metric))
     check_use(recipe)
     check_search(recipe)

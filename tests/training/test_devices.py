@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
+from m3tune import pipeline
 from m3tune.config import TrainConfig
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
+from m3tune.recipe import build_recipe
 from m3tune.training import plan as plan_module
 from m3tune.training.arguments import training_arguments
 from m3tune.training.budget import Budget
@@ -22,7 +24,7 @@ from m3tune.training.exchange import embeddings_of, tensors_of
 from m3tune.training.objective import Known, Objective, unified
 from m3tune.training.train import train
 from m3tune.vectors import split_at
-from tiny import tiny_collection
+from tiny import tiny_collection, write_llamaindex
 
 CPU = torch.device("cpu")
 QUERIES = 5
@@ -200,6 +202,22 @@ def test_devices_are_counted_and_what_cannot_be_is_refused(monkeypatch):
         count_devices(TrainConfig(devices=8), cuda)
     with pytest.raises(TrainingError, match="several devices and DeepSpeed or FSDP at once"):
         count_devices(TrainConfig(devices=2, fsdp="full_shard"), cuda)
+
+
+def test_a_run_that_a_launcher_starts_several_times_says_so_before_it_does_anything(
+    tiny_folders, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = write_llamaindex(tmp_path / "data.json", tiny_collection())
+    tables = {
+        "output": str(tmp_path / "run"), "data": {"path": str(data)}, "model": {"path": str(tiny_folders["bert"])},
+    }  # fmt: skip
+    with pytest.raises(TrainingError, match="one of several processes") as refused:
+        pipeline.run(build_recipe(tables))
+    assert "torchrun" in str(refused.value.fix)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TrainingError, match="one of several processes"):
+        tuned(tiny_folders, tmp_path / "train")
 
 
 def test_the_trainer_splits_no_batch_over_gpus_by_itself(monkeypatch, tmp_path):

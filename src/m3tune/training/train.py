@@ -76,7 +76,7 @@ def train(
     and of how many there are, and may raise to end the training; no checkpoint is written, and the encoder ends as the
     last step left it.
     """
-    _check_alone()
+    check_alone()
     feed, batches, precision = _made_ready(encoder, collection, similar, query_ids, config, say)
     if config.guide is not None:
         feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
@@ -174,7 +174,7 @@ def _kept_evaluation(log: Sequence[Mapping[str, Any]], name: str, keep_best: boo
     return kept["step"], kept[name]
 
 
-def _check_alone() -> None:
+def check_alone() -> None:
     """Raises TrainingError where this process is one of several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError(
