@@ -13,9 +13,11 @@ from m3tune.model.weights import load_encoder
 from m3tune.planning import plan_run
 from m3tune.recipe import build_recipe
 from m3tune.training import costs as costs_module
+from m3tune.training import microbatches
 from m3tune.training import plan as plan_module
 from m3tune.training.budget import Budget
-from m3tune.training.costs import Costs, Probed, measure_costs, typical
+from m3tune.training.costs import Costs, Probed, largest_table, measure_costs, typical
+from m3tune.training.parts import freeze
 from m3tune.training.plan import make_plan
 from m3tune.training.train import _made_ready, plan_training
 from tiny import tiny_collection, write_llamaindex
@@ -183,6 +185,25 @@ def test_gradients_count_where_they_are_more_than_the_activations_that_they_foll
     assert plan.activations == 154
     assert plan.activations + plan.gradients == gradients
     assert planned(costs=small, accumulate_batches=2).gradients == gradients
+
+
+def test_the_largest_table_is_one_that_learns(ready):
+    encoder, *_ = ready()
+    assert largest_table(encoder) == 64 * 32
+    freeze(encoder, TrainConfig(train_part="no embeddings"))
+    assert largest_table(encoder) == 0
+
+
+def test_each_part_has_a_gradient_of_the_whole_embedding_table_for_a_moment(planned, monkeypatch):
+    small, table = COSTS._replace(token_bytes=1.0, fixed_bytes=10.0), 64 * 32 * 4  # words, width, bytes of a number
+    whole, in_parts = planned(costs=small), planned(costs=small, budget_tokens=40)
+    gradients = whole.optimizer_state // 2
+    assert whole.activations + whole.gradients == gradients
+    assert (in_parts.activations, in_parts.gradients) == (table, gradients)
+    assert planned(budget_tokens=40).activations == 41 * MIB, "which is more"
+    monkeypatch.setitem(microbatches._PART_TOKENS, "cpu", 40)
+    held_in_parts = planned(costs=small)
+    assert held_in_parts.activations + held_in_parts.gradients == gradients + table
 
 
 @pytest.mark.parametrize(("most", "probed"), [(10**9, 144), (100, 72)])

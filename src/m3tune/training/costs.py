@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from m3tune.config import TrainConfig
 from m3tune.data.tokens import TokenTable
@@ -145,6 +145,12 @@ def probe(
 def learning_weights(encoder: Encoder) -> int:
     """How many weights have a gradient."""
     return sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+
+
+def largest_table(encoder: Encoder) -> int:
+    """Weights of the largest embedding table that learns."""
+    tables = [module.weight for module in encoder.modules() if isinstance(module, nn.Embedding)]
+    return max((table.numel() for table in tables if table.requires_grad), default=0)
 
 
 def _line(few: int, few_bytes: int, many: int, many_bytes: int) -> tuple[float, float]:

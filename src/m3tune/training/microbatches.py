@@ -34,8 +34,7 @@ class Parts:
 
     def __init__(self, texts: Sequence[np.ndarray], budget_tokens: int, device: torch.device) -> None:
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        at_once = min(budget_tokens, _PART_TOKENS.get(device.type, budget_tokens))
-        self.slices = cut(lengths, at_once)
+        self.slices = cut(lengths, part_tokens(budget_tokens, device))
         self.texts = texts
         self.device = device
         tokens_to_end = np.cumsum([int(lengths[part].sum()) for part in reversed(self.slices)])
@@ -45,6 +44,11 @@ class Parts:
         """Each part on the device, and whether it keeps its activations."""
         for number, part in enumerate(self.slices):
             yield pack(self.texts[part]).to(self.device), number >= len(self.slices) - self.kept
+
+
+def part_tokens(budget_tokens: int, device: torch.device) -> int:
+    """The most tokens of one part; on a CPU fewer than the budget where that is large."""
+    return min(budget_tokens, _PART_TOKENS.get(device.type, budget_tokens))
 
 
 def cut(lengths: np.ndarray, budget_tokens: int) -> list[slice]:

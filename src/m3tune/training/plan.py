@@ -19,8 +19,9 @@ from m3tune.model.encoder import Encoder
 from m3tune.training.arguments import OptimizerName, total_steps
 from m3tune.training.batches import EpochBatches, TrainBatch
 from m3tune.training.budget import Budget
-from m3tune.training.costs import GRADIENT_BYTES, Costs, learning_weights, measure_costs
+from m3tune.training.costs import GRADIENT_BYTES, Costs, largest_table, learning_weights, measure_costs
 from m3tune.training.feed import Feed
+from m3tune.training.microbatches import part_tokens
 
 _SHARE_OF_FREE = 0.85  # the rest is for what grows while training runs: evaluation, checkpoints, fragments
 _BATCHES_LOOKED_AT = 64
@@ -97,8 +98,13 @@ def make_plan(
     budget, why_budget = _budget(config, costs, room, most, longest, layers)
     held = min(budget.tokens, most)
     activations, gradients = int(costs.activations(held)), learning * GRADIENT_BYTES
+    # Each part ends its way back with a gradient of the whole table, which is then added to that of the others.
+    several = part_tokens(held, encoder.device) < most or config.accumulate_batches > 1
+    added = largest_table(encoder) * GRADIENT_BYTES if several else 0
     if held == most and config.accumulate_batches == 1:
-        gradients = max(0, gradients - activations)  # they grow as the activations of the only part go
+        gradients = max(0, gradients + added - activations)  # they grow as the activations go
+    else:
+        activations = max(activations, added)
     plan = Plan(
         budget=budget,
         optimizer=optimizer,
