@@ -1,7 +1,5 @@
 """Training on several devices against training on one: here processes on the CPU, which speak as those of GPUs do."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,9 @@ from m3tune import pipeline
 from m3tune.config import TrainConfig
 from m3tune.data.similar import Similar
 from m3tune.errors import TrainingError
+from m3tune.model.encoder import set_dropout
 from m3tune.recipe import build_recipe
+from m3tune.training import exchange
 from m3tune.training import plan as plan_module
 from m3tune.training.arguments import training_arguments
 from m3tune.training.budget import Budget
@@ -96,9 +96,7 @@ def assert_equal_gradients(found, expected):
 
 def test_losses_and_gradients_are_those_of_one_device(tiny_folders):
     encoder = fresh(tiny_folders).train()
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    set_dropout(encoder, 0.0)
     alone = Devices(encoder)
     with started(encoder, 3, torch.float32, seed=0) as three:
         assert len(three) == 3
@@ -240,17 +238,11 @@ def test_processes_on_one_cpu_share_its_memory(monkeypatch):
     assert plan_module._limit(TrainConfig(), 2**30, cuda, 4) - 2**30 == limits[0]
 
 
-def test_what_is_sent_at_once_is_bounded():
-    from m3tune.training import exchange
-
-    tensors = [torch.zeros(size) for size in (5, 3, 9, 1, 1)]
-    sizes = []
-    original, exchange._BUCKET_NUMBERS = exchange._BUCKET_NUMBERS, 8
-    try:
-        for bucket, flat in exchange._flattened(tensors):
-            sizes.append(len(flat))
-            exchange._put_back(flat + 1, bucket)
-    finally:
-        exchange._BUCKET_NUMBERS = original
+def test_what_is_sent_at_once_is_bounded(monkeypatch):
+    monkeypatch.setattr(exchange, "_BUCKET_NUMBERS", 8)
+    tensors, sizes = [torch.zeros(size) for size in (5, 3, 9, 1, 1)], []
+    for bucket, flat in exchange._flattened(tensors):
+        sizes.append(len(flat))
+        exchange._put_back(flat + 1, bucket)
     assert sizes == [8, 9, 2]
-    assert all(bool((tensor == 1).all()) for tensor in itertools.chain(tensors))
+    assert all(bool((tensor == 1).all()) for tensor in tensors)

@@ -81,12 +81,7 @@ def train(
     if config.guide is not None:
         feed = guided(feed, config.guide, collection, precision, folder / _GUIDE)
     device, rate = encoder.device, resolve_learning_rate(config, encoder.dimension)
-    count = count_devices(config, device)
-    if count == 1 and devices_there(device) > 1:
-        say(f'{devices_there(device)} GPUs are there: train.devices = "auto" has them share each batch')
-    if count > 1 and config.compile != "off":
-        say("compile: off, for several devices train")
-        config = config.model_copy(update={"compile": "off"})
+    count, config = _shared_by(config, device, say)
     checkpoint = _start(encoder, feed, precision, folder, say)
     with training_parts(encoder, config), quiet_transformers():
         plan = make_plan(encoder, feed, batches, config, precision, count)
@@ -161,6 +156,17 @@ def _made_ready(
     encoder.to(device)
     set_dropout(encoder, config.dropout)
     return feed, EpochBatches(feed.sets, config), pick_precision(config.precision, device)
+
+
+def _shared_by(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> tuple[int, TrainConfig]:
+    """How many devices train, and what the recipe comes to with so many."""
+    count, there = count_devices(config, device), devices_there(device)
+    if count == 1 and there > 1:
+        say(f'{there} GPUs are there: train.devices = "auto" has them share each batch')
+    if count > 1 and config.compile != "off":
+        say("compile: off, for several devices train")
+        config = config.model_copy(update={"compile": "off"})
+    return count, config
 
 
 def _kept_evaluation(log: Sequence[Mapping[str, Any]], name: str, keep_best: bool) -> tuple[int, float]:

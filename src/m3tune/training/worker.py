@@ -2,8 +2,9 @@
 
     python -m m3tune.training.worker FILE_DESCRIPTOR
 
-`devices.py` starts it, and speaks to it over a socket: pairs of a command and what belongs to it. "encode" and "ready"
-are answered by "done" with something, or by "no memory" or "failed" with a reason; the others by nothing.
+`devices.py` starts it, and speaks to it over a socket: a `Start`, answered by "done", then pairs of a command and what
+belongs to it. "encode" and "ready" are answered by "done" with something, or by "no memory" or "failed" with a reason;
+the others by nothing.
 """
 
 from __future__ import annotations
@@ -123,9 +124,8 @@ _ANSWERED = {"encode", "ready"}
 
 def work(connection: Connection) -> None:
     """Do what is asked until nobody asks any more."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # it goes to all processes of a terminal; the one that trains ends this
+    # An interrupt goes to all processes of a terminal; the one that trains ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     start: Start = connection.recv()
     worker = Worker(start)
     connection.send(("done", None))  # whoever waits for the others to join would wait for one that failed to load
